@@ -1,6 +1,6 @@
-//! What the bus costs on a real Redis: publishing, against the same entries sent by a pipeline of bare
-//! `XADD` in the same run; the time from a publish to a live reader, with few and many readers; and
-//! the commands and connections that Redis sees.
+//! Measures the bus on a real Redis: the time of a publish, compared with a pipeline of bare `XADD` with
+//! the same entries in the same run; the time from a publish to a live reader, with few and many readers;
+//! and the commands and connections that Redis sees.
 
 use std::{
     sync::Arc,
@@ -51,7 +51,7 @@ impl Bench {
     }
 }
 
-/// Fresh events of one execution: what was published before is no work.
+/// Events of a new execution. Events that were published before would cost the bus nothing.
 fn batch(size: u64) -> Vec<Arc<Event>> {
     events(size)
 }
@@ -93,7 +93,7 @@ fn publishing(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same entries in one stream for each execution, and no more than that.
+/// The pipeline for comparison: it only adds the same entries to the execution's stream.
 fn bare(keys: &Keyspace, events: &[Arc<Event>]) -> redis::Pipeline {
     let mut pipeline = redis::pipe();
     for event in events {
@@ -116,8 +116,8 @@ fn bare(keys: &Keyspace, events: &[Arc<Event>]) -> redis::Pipeline {
     pipeline
 }
 
-/// From before a publish until all readers of the execution have the event. The other readers read
-/// executions of their own.
+/// Measures the time from a publish until all readers of the execution have the event. The other readers
+/// read other executions.
 fn latency(c: &mut Criterion) {
     let bench = Bench::new();
     let mut group = c.benchmark_group("publish to reader");
@@ -162,7 +162,7 @@ async fn subscribe(bus: &RedisBus, execution: ExecutionId) -> EventStream {
     bus.subscribe(execution, 0).await.expect("subscribes")
 }
 
-/// How many of `many`; few where the benchmark only has to run.
+/// Returns `many`, or 10 if the benchmark is run only as a test.
 fn rounds(many: usize) -> usize {
     if std::env::args().any(|argument| argument == "--test") {
         10
@@ -171,8 +171,8 @@ fn rounds(many: usize) -> usize {
     }
 }
 
-/// The spread of the time from a publish to the event's reader, while so many others read
-/// executions of their own.
+/// Measures the median and the 99th percentile of the time from a publish to the event's reader, while
+/// others read other executions.
 fn spread(_: &mut Criterion) {
     for readers in [1, 1_000, 10_000] {
         let bench = Bench::new();
@@ -199,18 +199,18 @@ fn spread(_: &mut Criterion) {
     }
 }
 
-/// What Redis has to do for an event, on a server of its own.
+/// Counts the round trips, commands and connections that Redis sees, on a server that nobody else uses.
 fn commands(_: &mut Criterion) {
     let (runtime, server) = (Runtime::new().expect("starts"), PrivateServer::start());
     runtime.block_on(async {
         let config = RedisConfig::new(&server.url()).expect("is a configuration");
-        // Nothing but publishing is counted: the reader waits for as long.
+        // The reading connection waits for 30 s at a time, so that only publishing is counted.
         let bus = RedisBus::open(config.block(Duration::from_secs(30))).expect("is right");
         bus.ready().await;
         let client = redis::Client::open(server.url()).expect("is a URL");
         let mut connection = client.get_multiplexed_async_connection().await;
         let connection = connection.as_mut().expect("connects");
-        // The first one brings the script.
+        // The first publish loads the script into Redis, so do not count it.
         bus.publish(&events(1)).await.expect("publishes");
         for size in [1, 5, 100] {
             let batches: Vec<_> = (0..rounds(1_000)).map(|_| batch(size)).collect();
@@ -247,8 +247,8 @@ async fn info(connection: &mut MultiplexedConnection, section: &str) -> String {
     info.query_async(connection).await.expect("answers")
 }
 
-/// How often Redis ran the commands whose names begin so, those within scripts included and those
-/// that ask for this not.
+/// How often Redis ran commands whose names begin with `name`, also within scripts. Commands that do not
+/// belong to publishing are left out.
 fn calls(stats: &str, name: &str) -> u64 {
     let calls = |line: &str| {
         let (command, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;

@@ -30,21 +30,21 @@ use crate::{
 /// The number of wake-ups that Redis keeps for processes whose connection is down.
 const WAKES_KEPT: usize = 1_000;
 
-/// The maximum number of concurrent reads of the past. More would only delay each other and publishing,
-/// until Redis seems to be down.
+/// The maximum number of concurrent reads of past events. More reads would only delay one another and
+/// publishing, until Redis seems to be down.
 const RANGES: usize = 4;
 
 /// A bus that carries events and wake-ups between processes, on Redis Streams.
 ///
-/// It has two connections, however many callers read and publish; in a cluster, one to each server and
-/// one that reads. If Redis is down, calls fail at once and streams end with [`BusError::Unavailable`].
-/// The bus reconnects by itself.
+/// The bus has two connections, however many callers read and publish. In a cluster it has one to each
+/// server, and one more that reads. If Redis is down, calls fail at once and streams end with
+/// [`BusError::Unavailable`]. The bus reconnects by itself.
 pub struct RedisBus {
     pub(crate) shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],
 }
 
-/// The state that readers use as long as they read.
+/// The state that the bus, its tasks and its readers share. Readers may outlive the bus.
 pub(crate) struct Shared {
     pub(crate) config: RedisConfig,
     pub(crate) keys: Keys,
@@ -75,7 +75,7 @@ impl Shared {
 
 impl RedisBus {
     /// Opens a bus on the configured server, which need not answer yet. The bus connects in tasks of the
-    /// current runtime, which end when it is dropped.
+    /// current runtime. The tasks end when the bus is dropped.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl RedisBus {
         })
     }
 
-    /// Waits until Redis answers and readers can be served. Waiting is optional: until then, calls on the
+    /// Waits until Redis answers and readers can be served. Callers need not wait: until then, calls on the
     /// bus fail fast.
     pub async fn ready(&self) {
         self.shared.hub.is_up().await;
@@ -127,7 +127,7 @@ impl RedisBus {
         self.append(&self.shared.keys.checks, 1, ["", ""]).await
     }
 
-    /// Appends an entry with one field to a stream of about `most` entries.
+    /// Appends an entry with one field to a stream, and trims the stream to about `most` entries.
     async fn append(&self, stream: &str, most: usize, entry: [&str; 2]) -> Result<(), BusError> {
         let mut pipeline = redis::pipe();
         pipeline
@@ -150,9 +150,9 @@ impl RedisBus {
         Ok(appended.await?)
     }
 
-    /// Sets the configured TTL on executions' streams that have none or a longer one, because they were
-    /// restored from a backup, or written before the configuration changed. It goes through all keys, a
-    /// few hundred at a time; once a day is enough.
+    /// Sets the configured TTL on executions' streams that have none or a longer one. Such streams were
+    /// restored from a backup, or written before the configuration changed. The cleanup goes through all
+    /// keys, a few hundred at a time; once a day is enough.
     ///
     /// # Errors
     ///
@@ -209,14 +209,14 @@ impl EventBus for RedisBus {
     }
 
     async fn wakes(&self) -> Result<WakeStream, BusError> {
-        // Subscribe before the check, so that later wake-ups are heard.
+        // Subscribe before the check, so that no wake-up after the check is missed.
         let wakes = self.shared.hub.wakes();
         self.shared.hub.check().await?;
         let wakes = stream::unfold(wakes, |mut wakes| async move {
             loop {
                 match wakes.recv().await {
                     Ok(execution) => return Some((execution, wakes)),
-                    // Polling finds the executions whose wake-ups were missed.
+                    // Workers also poll the store, and so find the executions whose wake-ups were missed.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 }

@@ -17,7 +17,7 @@ const BATCH: usize = 500;
 pub struct CleanedUp {
     /// The number of executions' streams that were examined.
     pub seen: u64,
-    /// The number of those whose TTL was set.
+    /// The number of examined streams whose TTL was set.
     pub expiring: u64,
 }
 

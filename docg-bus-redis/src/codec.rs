@@ -1,10 +1,10 @@
 //! The fields of stream entries.
 //!
-//! The field `event` is the envelope of schema v1 in English, for any program that reads the stream. It
-//! contains texts instead of their keys, but docg's own readers translate the texts and need the keys.
-//! So an entry of the firehose, which only docg reads, has `data` with the keys in a field
-//! `stored_data` if that differs. The streams of executions have only `event`; for the few events with
-//! texts, a reader of the past is sent to the store.
+//! The field `event` is the envelope of schema v1, for any program that reads the stream. Its texts are
+//! in English. docg's own readers translate texts, and need the texts' keys for that. So an entry of the
+//! firehose, which only docg reads, has a second field if the event has texts: `stored_data` is the
+//! envelope's `data` with keys. The streams of executions have only `event`. A reader of past events is
+//! sent to the store for the few events with texts.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -18,7 +18,7 @@ use serde_json::{Map, Value as Json, json};
 
 const STORED_DATA: &str = "stored_data";
 
-/// The one or two forms in which an event is published.
+/// An event, encoded as the fields of an entry.
 pub(crate) struct Encoded {
     /// The field `event`.
     pub(crate) wire: String,
@@ -31,7 +31,7 @@ pub(crate) fn encode(event: &Event) -> Encoded {
     let stored = serde_json::to_value(&event.data)
         .ok()
         .and_then(|mut tagged| tagged.get_mut("data").map(Json::take));
-    // `data` is the envelope's last member.
+    // `data` is the envelope's last member, so compare the envelope's end.
     let differs = |stored: &Json| {
         wire.strip_suffix('}')
             .is_none_or(|wire| !wire.ends_with(&format!("\"data\":{stored}")))
@@ -55,7 +55,7 @@ fn remove_technical(value: &mut Json) {
     }
 }
 
-/// Decodes an event of the firehose.
+/// Decodes an event from the fields of an entry of the firehose.
 fn decode(wire: &str, stored_data: Option<&str>) -> serde_json::Result<Event> {
     let mut members: Map<String, Json> = serde_json::from_str(wire)?;
     if let Some(stored) = stored_data {
@@ -70,7 +70,7 @@ fn decode_wire(wire: &str) -> serde_json::Result<Option<Event>> {
     match members.get("event_type").and_then(Json::as_str) {
         Some("step.failed" | "execution.failed") => return Ok(None),
         Some("preflight.completed") => {
-            // Every execution has such an event, and most have no findings, so these are decoded here.
+            // Every execution has this event. Most preflights find nothing, and their event has no texts.
             let found =
                 |count| members.get("data").and_then(|data| data.get(count)) != Some(&0.into());
             if found("blocking_count") || found("warning_count") {
@@ -106,8 +106,8 @@ impl EntryId {
         }
     }
 
-    /// True if `next` is the entry directly after this one in the firehose. Its entries are numbered 1, 2,
-    /// 3 … after the time at which it began; 0-0 stands before the first.
+    /// True if `next` is the entry directly after this one in the firehose. An entry's id is the time at
+    /// which the firehose began, and a number: 1, 2, 3 …; the id 0-0 stands before the first entry.
     pub(crate) fn is_followed_by(self, next: Self) -> bool {
         (self == Self::default() || self.major == next.major)
             && self.minor.checked_add(1) == Some(next.minor)
@@ -183,12 +183,12 @@ impl Entry {
     /// names the event and the history of the data.
     pub(crate) fn position(&self, replication_id: &str) -> String {
         let execution = self.field("execution").unwrap_or_default();
-        // The end of a UUID is random, so it is enough.
+        // The end of a UUID is random, so 8 characters are enough to tell executions apart.
         let end = execution
             .get(execution.len().saturating_sub(8)..)
             .unwrap_or_default();
         let seq = self.field("seq").unwrap_or_default();
-        // Each part of a replication id is random too.
+        // A replication id is random too, so 8 characters of it are enough.
         let history = replication_id.get(..8).unwrap_or(replication_id);
         format!("{}-{end}.{seq}.{history}", self.id)
     }
@@ -200,7 +200,8 @@ impl FromRedisValue for Entry {
         let id = id
             .parse()
             .map_err(|_| ParsingError::from("an entry's id is no pair of numbers"))?;
-        // Only other programs write values that are not text; such an entry must not hide the others.
+        // Leave out values that are not text, which only other programs write. To fail here would hide the
+        // other entries too.
         let text = |value| redis::from_redis_value::<String>(value).ok();
         let fields = fields
             .into_iter()
@@ -210,7 +211,7 @@ impl FromRedisValue for Entry {
     }
 }
 
-/// The entry of the firehose at a position.
+/// The id of the firehose's entry that a position names; `None` if the position is malformed.
 pub(crate) fn entry_of(position: &str) -> Option<EntryId> {
     position.rsplit_once('-')?.0.parse().ok()
 }

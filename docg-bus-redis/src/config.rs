@@ -1,4 +1,4 @@
-//! The address of Redis, and the bounds; nothing grows without one.
+//! The configuration: the address of Redis, and a bound for everything that grows.
 
 use std::{fmt, num::NonZeroU64, time::Duration};
 
@@ -65,9 +65,9 @@ const NO_URL: ConfigError = ConfigError::Url(
 const NO_COUNT: &str = "must be a whole number from 1";
 
 impl RedisConfig {
-    /// Configures the server at a URL, with the defaults: a thousand events of each execution, kept for a
-    /// day after its last; ten thousand events of all executions together; a reader may be 256 events
-    /// behind, a listener 4096 wake-ups.
+    /// Configures the server at a URL, with the defaults. Redis keeps a thousand events of each execution,
+    /// for a day after its last event, and ten thousand events of all executions together. A reader may be
+    /// 256 events behind, a listener 4096 wake-ups.
     ///
     /// A URL is `redis://[user:password@]host[:port][/database]`, or `rediss://…` with TLS (feature `tls`).
     /// For a cluster it is `redis+cluster://host:port,host:port` or `rediss+cluster://…`, with some of the
@@ -146,7 +146,7 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how long events are kept after an execution's last one, in whole seconds.
+    /// Sets how long an execution's events are kept after the last of them, in whole seconds.
     #[must_use]
     pub fn stream_ttl(mut self, ttl: Duration) -> Self {
         self.stream_ttl = Duration::from_secs(ttl.as_secs().max(1));
@@ -174,8 +174,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how long an answer may take; 250 ms by default. After that the bus treats Redis as down, and
-    /// calls fail at once until Redis answers again.
+    /// Sets how long an answer of Redis may take; 250 ms by default. After that the bus treats Redis as down,
+    /// and calls fail at once until Redis answers again.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.max(Duration::from_millis(1));

@@ -15,7 +15,7 @@ use crate::{
     history::{info, replication_id},
 };
 
-/// The certificates that the client trusts, and its own.
+/// The certificates that the client trusts, and the client's own with its key.
 #[cfg(feature = "tls")]
 #[derive(Clone, Default)]
 pub(crate) struct Certificates {
@@ -44,13 +44,14 @@ fn is_tls(node: &ConnectionInfo) -> bool {
 
 /// Makes connections to the configured server or cluster.
 pub(crate) struct Connector {
-    /// The server, or the nodes of a cluster that the URL names.
+    /// The server, or the cluster nodes, that the URL names.
     servers: Vec<Client>,
     #[cfg(feature = "cluster")]
     cluster: Option<redis::cluster::ClusterClient>,
     /// The timeout of a command.
     answer: Duration,
-    /// The timeout of connecting. It is longer, because connecting takes several answers and no caller waits.
+    /// The timeout of connecting. It is longer than a command's, because connecting takes several answers and
+    /// no caller waits for it.
     connect: Duration,
 }
 
@@ -85,7 +86,7 @@ impl Connector {
             let mut connection = self.open().await?;
             let replication_id = match &mut connection {
                 Connection::Server(server) => {
-                    // While it loads its data, a server answers INFO but refuses the PING.
+                    // Send PING too: a server that loads its data answers INFO, but refuses PING.
                     let mut questions = info();
                     questions.cmd("PING").ignore();
                     let (replication, itself): (InfoDict, InfoDict) =
@@ -105,8 +106,8 @@ impl Connector {
             .unwrap_or(Err(Error::TimedOut))
     }
 
-    /// The number of connect timeouts that connecting may take. A cluster client connects to the named
-    /// nodes at once, then to those that they know. A node that does not answer takes up a whole timeout.
+    /// The number of connect timeouts that connecting may take. A cluster client connects to the nodes of the
+    /// URL at once, then to the nodes that these know. A node that does not answer takes up a whole timeout.
     fn rounds(&self) -> u32 {
         #[cfg(feature = "cluster")]
         if self.cluster.is_some() {
@@ -180,7 +181,7 @@ impl Connector {
 }
 
 /// A client with the settings of `server`, for another address in its cluster. If a node does not know
-/// its own host, the address lacks the host, and the one of `server` is used.
+/// its own host, the address lacks the host, and the host of `server` is used.
 fn at(server: &Client, address: &str) -> RedisResult<Client> {
     let unreadable = || RedisError::from((ErrorKind::Parse, "an address that cannot be read"));
     let (to, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
@@ -218,7 +219,8 @@ fn client(config: &RedisConfig, node: &ConnectionInfo) -> Result<Client, ConfigE
         return Client::open(node.clone()).map_err(|_| UNUSABLE);
     }
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The driver uses the process's default provider. An error means that another thread set one first.
+        // The Redis client uses the process's default provider of cryptography. An error means that another
+        // thread set a provider first.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let certificates = config.certificates.clone().into();
@@ -277,9 +279,9 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// A server that holds keys of its own.
+/// A server that holds a part of the keys.
 pub(crate) enum Node {
-    /// The only server.
+    /// The only server, which holds all keys.
     Only,
     #[cfg(feature = "cluster")]
     At { host: String, port: u16 },
@@ -291,8 +293,8 @@ pub(crate) async fn primaries(connection: Connection) -> RedisResult<Vec<Node>> 
         Connection::Server(_) => Ok(vec![Node::Only]),
         #[cfg(feature = "cluster")]
         Connection::Cluster(mut connection) => {
-            // Each range of slots has its two ends, then its primary, then the replicas. Each server has its
-            // host, its port and more.
+            // Each range of slots is a list: first slot, last slot, primary, replicas. Each server in it is a
+            // list too: host, port, and more.
             let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER")
                 .arg("SLOTS")
                 .query_async(&mut connection)

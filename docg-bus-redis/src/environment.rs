@@ -62,7 +62,7 @@ impl RedisBus {
 fn faults_of(info: &InfoDict) -> Vec<RedisFault> {
     let text = |field: &str| info.get::<String>(field);
     let mut faults = Vec::new();
-    // Other servers that speak the protocol have their own version numbers.
+    // Read only `redis_version`: other servers that speak the protocol have version numbers of their own.
     if let Some(version) = text("redis_version") {
         let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
         let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));

@@ -1,5 +1,4 @@
-//! The errors between this crate and Redis. Only their texts leave the crate, and these contain no
-//! secret.
+//! Errors of calls to Redis. Only their texts leave the crate, and the texts contain no secret.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ pub(crate) enum Error {
     Redis(#[from] RedisError),
     #[error("Redis does not answer")]
     TimedOut,
-    /// Redis is known to be down, so nothing was tried.
+    /// Redis is known to be down, so no command was sent.
     #[error("{0}")]
     Down(Arc<str>),
     /// The server is a replica, so it may be behind its primary or cut off from it.
@@ -62,13 +61,14 @@ fn describe(error: &RedisError) -> String {
     }
 }
 
-/// The server's refusal. Of several commands that were sent at once, it is the first refused one.
+/// The server's refusal, if the error is one. If several commands were refused at once, the first refusal.
 fn refused(error: &RedisError) -> Option<ServerError> {
     let errors = error.clone().into_server_errors()?;
     errors.first().map(|(_, error)| error.clone())
 }
 
-/// The right that the user's ACL lacks, if that is the cause. Of the server's words only names are repeated.
+/// The right that the user's ACL lacks, if this caused the refusal. Only names are repeated from the
+/// server's text.
 fn missing_right(words: &str) -> Option<String> {
     let is_name = |name: &&str| {
         name.bytes()
@@ -92,8 +92,8 @@ fn missing_right(words: &str) -> Option<String> {
     }
 }
 
-/// True if a new connection may help: this one is broken, or its server cannot be used, for example
-/// because it has become a replica.
+/// True if a new connection may help: the current one is broken, or its server cannot be used, for
+/// example because the server has become a replica.
 pub(crate) fn wants_reconnect(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_timeout()

@@ -1,5 +1,5 @@
 //! The reading connection: one per process, for all readers and listeners. It reads all executions'
-//! events and all wake-ups, and detects when some may be lost.
+//! events and all wake-ups, and detects when events may be lost.
 
 use std::{
     convert::Infallible,
@@ -51,17 +51,18 @@ pub(crate) async fn read(shared: &Shared, connector: &Connector) {
 
 struct Reader<'a> {
     shared: &'a Shared,
-    /// The last event that was read.
+    /// The entry id of the last event that was read.
     events: EntryId,
-    /// The last wake-up that was read. It survives a lost connection, because later wake-ups wait in Redis.
+    /// The entry id of the last wake-up that was read. It is kept if the connection is lost, because later
+    /// wake-ups wait in Redis.
     wakes: Option<EntryId>,
     told: Option<Told>,
     was_up: bool,
     backoff: Backoff,
 }
 
-/// The time up to which readers in one history of the data were told of this process's work in other
-/// histories.
+/// A gap of which readers in one history of the data were told: they may lack events that this process
+/// published in other histories up to `until`.
 struct Told {
     replication_id: Arc<str>,
     until: Instant,
@@ -84,10 +85,10 @@ impl Reader<'_> {
         let here = Arc::clone(&found.replication_id);
         let before = self.told.as_ref().map(|told| &told.replication_id);
         if before.is_some_and(|before| *before != here) || link.is_elsewhere(&here) {
-            // Commands that the link still sends to the other server would be lost.
+            // Make the link leave the other server, where its further commands would be lost.
             link.move_to(&here);
         }
-        // Work that ends elsewhere after this time is reported by the next check.
+        // Commands that end on another server after this time are found by the next check.
         let until = Instant::now();
         if let Some(last) = self.last_untold(&here) {
             self.begin_anew(&mut connection, &here, last).await?;
@@ -129,7 +130,7 @@ impl Reader<'_> {
                     self.take(&entries)?;
                 }
             }
-            // If idle, and from time to time, check that the firehose is still the same one.
+            // If no entry comes, and from time to time, check that the firehose is still the same one.
             if is_idle || looked.elapsed() >= config.block {
                 let now = self.look(&mut connection).await?;
                 if now.last_event < self.events
@@ -170,7 +171,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The time of this process's last work elsewhere that readers here were not told of.
+    /// The time of this process's last command in another history of the data, if readers in the history
+    /// `here` were not told of it.
     fn last_untold(&self, here: &Arc<str>) -> Option<Instant> {
         let before = self.told.as_ref();
         let last = self
@@ -181,8 +183,9 @@ impl Reader<'_> {
         (!is_told).then_some(last)
     }
 
-    /// Restarts the firehose after another server has taken over. Other processes may read there already,
-    /// without knowing what this process published at the previous server.
+    /// Restarts the firehose after another server has taken over, so that all its readers learn of a gap.
+    /// Other processes may read there already, and do not know what this process published at the previous
+    /// server.
     async fn begin_anew(
         &self,
         connection: &mut MultiplexedConnection,

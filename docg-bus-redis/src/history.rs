@@ -6,7 +6,8 @@ use redis::{InfoDict, Pipeline};
 
 use crate::error::Error;
 
-/// The questions about a server's replication and about itself. Redis 6.2 answers one section at a time.
+/// The `INFO` commands for a server's replication and for the server itself. Redis 6.2 takes only one
+/// section in a command.
 pub(crate) fn info() -> Pipeline {
     let mut info = redis::pipe();
     info.cmd("INFO")

@@ -41,8 +41,8 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct Readers {
-    /// The current history, if the hub is up. It changes under the same lock as the readers, so a reader
-    /// that is added while it is set misses nothing.
+    /// The history of the server's data that is read, if the hub is up. It changes under the same lock as
+    /// the readers, so a reader that is added while the hub is up misses nothing.
     replication_id: Option<Arc<str>>,
     executions: HashMap<ExecutionId, Vec<Sender<Arc<Event>>>>,
     organizations: HashMap<OrganizationId, Vec<Sender<Listed>>>,
@@ -62,7 +62,7 @@ struct Sender<T> {
     cut_off: Arc<OnceLock<BusError>>,
 }
 
-/// The half of a live reader that the reader holds. Dropping it ends the reading.
+/// The half of a live reader that the reader holds. Dropping this half removes the reader from the hub.
 pub(crate) struct Live<T> {
     events: mpsc::Receiver<T>,
     /// The reason why the hub cut the reader off, if it did.
@@ -140,7 +140,7 @@ impl Hub {
         let _ = state.wait_for(|state| matches!(state, State::Up)).await;
     }
 
-    /// Fails if the hub is down. If it is starting, waits for that, at most for the timeout.
+    /// Fails if the hub is down. If the hub is starting, waits until it has started, at most for the timeout.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
@@ -256,7 +256,8 @@ impl Hub {
     }
 }
 
-/// Passes an event on to all its readers. A reader that cannot take it is cut off.
+/// Passes an event on to all its readers. A reader whose buffer is full is cut off. If the event could not
+/// be decoded (`None`), all its readers are cut off.
 fn pass_on<K: Hash + Eq, T: Clone>(
     readers: &mut HashMap<K, Vec<Sender<T>>>,
     key: K,
@@ -284,15 +285,15 @@ fn pass_on<K: Hash + Eq, T: Clone>(
 }
 
 impl<T> Sender<T> {
-    /// Ends the reading after the events that were sent. The reason is set before the channel ends,
-    /// because the reader checks it then.
+    /// Ends the reader's channel after the events that were sent. The reason is set first, because the
+    /// reader looks for it at the channel's end.
     fn cut_off(self, reason: BusError) {
         let _ = self.cut_off.set(reason);
     }
 }
 
 impl<T> Live<T> {
-    /// The next event; `None` at the end.
+    /// The next event; `None` at the end. Fails if the hub cut the reader off.
     pub(crate) async fn next(&mut self) -> Result<Option<T>, BusError> {
         match self.events.recv().await {
             Some(event) => Ok(Some(event)),

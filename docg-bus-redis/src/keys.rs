@@ -8,9 +8,9 @@ use docg_core::ids::ExecutionId;
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
-    /// All executions' events, for live readers and organization streams.
+    /// The stream of all executions' events, for live readers and organization streams.
     pub(crate) firehose: String,
-    /// The wake-ups: executions that need a worker.
+    /// The stream of wake-ups, each with an execution that needs a worker.
     pub(crate) wakes: String,
     /// A stream that health checks write and nobody reads.
     pub(crate) checks: String,
@@ -31,7 +31,7 @@ impl Keys {
         format!("{}exec:{id}", self.prefix)
     }
 
-    /// The `seq` of an execution's last event in the firehose.
+    /// The key that holds the `seq` of an execution's last event in the firehose.
     #[cfg(feature = "cluster")]
     pub(crate) fn head(&self, id: ExecutionId) -> String {
         format!("{}:head:{id}", self.firehose)

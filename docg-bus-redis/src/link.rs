@@ -28,25 +28,26 @@ const LEFT: &str = "another server may have taken over";
 pub(crate) struct Link {
     state: watch::Sender<State>,
     timeout: Duration,
-    /// True if a command has succeeded since the last failure. A server may answer a PING and still fail
-    /// commands, so the backoff restarts only after that.
+    /// True if a command has succeeded since the connection last broke. A server may answer a PING and still
+    /// fail commands, so the backoff restarts only after a command has succeeded.
     has_worked: AtomicBool,
     work: Mutex<Work>,
 }
 
-/// Records on which connections commands were done. Connections are numbered from 1.
+/// Records where and when commands succeeded, and which connections were abandoned. Connections are
+/// numbered from 1.
 #[derive(Default)]
 struct Work {
     /// The number of the latest connection; 0 if there was none yet.
     last: u64,
     /// Connections up to this number were abandoned.
     left: u64,
-    /// The last use in each history of the data, of at most two histories.
+    /// The last successful command in each of the two latest histories of the data.
     uses: Vec<Use>,
 }
 
 struct Use {
-    /// The history of the data; unknown in a cluster.
+    /// The history of the data in which the command succeeded; `None` in a cluster, which does not tell it.
     replication_id: Option<Arc<str>>,
     last: Instant,
 }
@@ -64,7 +65,8 @@ enum State {
 }
 
 impl Work {
-    /// Records a use of a connection. Fails if the connection was abandoned, because the use may be lost.
+    /// Records that a command succeeded on a connection. Fails if the connection was abandoned, because the
+    /// command's effect may be lost.
     fn note(&mut self, number: u64, replication_id: Option<Arc<str>>) -> Result<(), Error> {
         if number <= self.left {
             return Err(Error::Down(LEFT.into()));
@@ -130,9 +132,9 @@ impl Link {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Abandons all connections, because another server may have taken over, except one that is known to
-    /// lead to that server. Commands under way on the abandoned ones fail. New calls wait for the next
-    /// connection.
+    /// Abandons all connections, because another server may have taken over. Only a connection that is known
+    /// to lead to the history `here` is kept. Commands under way on abandoned connections fail. New calls
+    /// wait for the next connection.
     pub(crate) fn move_to(&self, here: &Arc<str>) {
         self.state.send_if_modified(|state| {
             let mut work = self.work();
@@ -149,8 +151,8 @@ impl Link {
         });
     }
 
-    /// The time of the last command that may not be in this history of the data. A cluster does not report a
-    /// history, so `before` stands for it.
+    /// The time of the last command whose effect may be missing in the history `here`. A cluster does not
+    /// report its history, so its commands count as done in the history `before`.
     pub(crate) fn last_used_elsewhere(
         &self,
         here: &Arc<str>,
@@ -254,7 +256,7 @@ impl Link {
         }
     }
 
-    /// Pings an unused connection, so that the next call does not have to find it broken. A cluster's
+    /// Pings the connection, so that a broken one is replaced before the next call needs it. A cluster's
     /// connection repairs itself.
     async fn check(&self) {
         let Ok((Connection::Server(mut connection), number, _)) = self.connection().await else {
@@ -292,7 +294,8 @@ mod tests {
     use super::*;
     use crate::config::RedisConfig;
 
-    /// Also holds if another call found the connection broken before it was abandoned.
+    /// A command that ends on an abandoned connection must fail. This also holds if another call found the
+    /// connection broken before it was abandoned.
     #[tokio::test]
     async fn what_ends_on_a_connection_that_was_left_does_not_count() {
         let server = PrivateServer::start();
@@ -311,7 +314,7 @@ mod tests {
                 let failed = link.run(|_| async { RedisResult::<()>::Err(lost.into()) });
                 assert!(failed.await.is_err());
                 link.up().await;
-                // The second connection leads to that server.
+                // Abandon the first connection. The second one leads to `replication_id`, and is kept.
                 let State::Up { replication_id, .. } = link.state.borrow().clone() else {
                     panic!("it is up");
                 };

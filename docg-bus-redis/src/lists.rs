@@ -1,4 +1,5 @@
-//! An organization stream: the list events of an organization, from the firehose's past, then live.
+//! An organization stream: the events of an organization that lists show. A reader first gets past events
+//! of the firehose, then live ones.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,7 +19,7 @@ use crate::{
 /// The number of past entries that one read fetches, once the earlier ones are used up.
 const PAGE: usize = 500;
 
-/// Subscribes to live events first and reads the past afterwards, so that no event is missed between.
+/// Subscribes to live events first and reads past events afterwards, so that none is missed in between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     organization: OrganizationId,

@@ -1,8 +1,8 @@
 //! Publishing events on the bus.
 //!
 //! On one server a script adds each event to its execution's stream and to the firehose, atomically and
-//! in one round trip. The entry ids of the stream are the events' numbers, so the stream shows whether
-//! an event is new and the next one.
+//! in one round trip. The stream's entry ids are the events' numbers. So the script sees whether an event
+//! is already in the stream, follows its last event, or leaves a gap.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +16,7 @@ use crate::{
     error::Error,
 };
 
-/// The maximum number of events in one call of a script. Redis does nothing else meanwhile.
+/// The maximum number of events in one call of a script. Redis does nothing else while a script runs.
 const BATCH: usize = 200;
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
@@ -34,8 +34,8 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-/// An execution whose events were refused because they leave a gap, and the last event of its stream; 0
-/// if there is none.
+/// An execution whose events were refused because they leave a gap, and the number of the last event in
+/// its stream, or 0 if the stream is empty.
 pub(crate) type Refused = (ExecutionId, u64);
 
 /// The events with which an empty stream may start.
@@ -76,7 +76,7 @@ fn check(shared: &Shared, batch: &[Arc<Event>], refused: Option<Refused>) -> Res
         return Ok(());
     };
     let first = batch.iter().find(|event| event.execution_id == execution);
-    // An empty stream needs only as much of the past as it keeps.
+    // An empty stream needs only as many earlier events as a stream keeps.
     let kept = shared.config.stream_maxlen.get();
     let reach = first.map_or(1, |event| event.seq.saturating_sub(kept).max(1));
     let from = if head > 0 { head + 1 } else { reach };
@@ -145,7 +145,7 @@ async fn restore_batch(
     Ok(behind.map(|head| (id, head)))
 }
 
-/// Adds events to an execution's stream. If they leave a gap, returns the last event of the stream instead.
+/// Adds events to an execution's stream. If they leave a gap, returns the number of the stream's last event.
 pub(crate) async fn append(
     shared: &Shared,
     execution: ExecutionId,

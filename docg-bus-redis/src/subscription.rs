@@ -18,7 +18,7 @@ use crate::{
 /// The number of past events that one read fetches, once the reader has taken the earlier ones.
 const PAGE: usize = 200;
 
-/// Subscribes to live events first and reads the past afterwards, so that no event is missed between.
+/// Subscribes to live events first and reads past events afterwards, so that none is missed in between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     execution: ExecutionId,
@@ -50,7 +50,7 @@ pub(crate) async fn subscribe(
 struct Subscription {
     shared: Arc<Shared>,
     key: String,
-    /// The last event that the reader has.
+    /// The number of the last event that the reader has.
     sent: u64,
     past: VecDeque<Entry>,
     is_past_over: bool,

@@ -1,4 +1,4 @@
-//! Who may come in, and by what way.
+//! Access to Redis: users and their rights, passwords, prefixes, TLS, and servers that do not answer.
 
 mod common;
 
@@ -13,7 +13,7 @@ use docg_core::{
 use docg_test_servers::redis::{Keyspace, PrivateServer};
 use futures::StreamExt;
 
-/// What a user of Redis needs, as the README says it.
+/// The ACL rule in the README, with the rights that a user of Redis needs.
 fn acl() -> &'static str {
     let readme = include_str!("../README.md");
     let rule = readme
@@ -53,7 +53,7 @@ async fn a_user_with_the_documented_rights_may_do_all_that_is_needed() {
     assert_works(&*open(config(&url)).await).await;
 }
 
-/// Also in the log, where an upgrade that needs one more shows first.
+/// A later version may need one more right. The error, which is also logged, must then name the right.
 #[tokio::test]
 async fn a_right_that_the_user_lacks_is_named() {
     let server = PrivateServer::start();
@@ -66,7 +66,7 @@ async fn a_right_that_the_user_lacks_is_named() {
             "",
             "may not call SCRIPT LOAD, the ACL needs +script|load",
         ),
-        // Which one it was, not every server says.
+        // A script calls XADD, and not every server tells which command a script may not call.
         (" +xadd", "", "the ACL"),
         ("~docg:*", "~other:*", "may not use docg's keys"),
     ] {
@@ -99,7 +99,7 @@ async fn a_wrong_password_is_told_but_not_repeated() {
     assert!(!reason.contains("wr0ng"), "{reason}");
 }
 
-/// Deployments that share a server do not see each other.
+/// Deployments that share a server under different prefixes do not see each other's events.
 #[tokio::test]
 async fn prefixes_keep_deployments_apart() {
     let (one, two) = (Keyspace::fresh(), Keyspace::fresh());
@@ -119,7 +119,7 @@ async fn prefixes_keep_deployments_apart() {
     one.wake(docg_core::ids::ExecutionId::new())
         .await
         .expect("wakes");
-    // Had the first come here, the second would be a repeat and not the first to be read.
+    // If bus `two` saw what bus `one` wrote, its listener would first get the other wake-up.
     publish(&two, &events).await;
     two.wake(events[0].execution_id).await.expect("wakes");
     assert_eq!(next(&mut reader, 2).await, [1, 2]);
@@ -141,7 +141,7 @@ mod tls {
         generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("makes a certificate")
     }
 
-    /// Has a server show it, and ask for none.
+    /// The settings of a server that shows this certificate, and asks clients for none.
     fn settings(CertifiedKey { cert, signing_key }: &CertifiedKey<KeyPair>, dir: &Path) -> String {
         let write = |name: &str, pem: String| {
             let path = dir.join(name);
@@ -155,7 +155,7 @@ mod tls {
         )
     }
 
-    /// A server that speaks nothing but TLS, and its certificate.
+    /// A server that accepts only TLS, and its certificate in PEM.
     fn server() -> (PrivateServer, String) {
         let certificate = certificate();
         let server = PrivateServer::start_with(|dir| {
@@ -175,8 +175,8 @@ mod tls {
         assert_works(&*open(config(&server).root_certificates(certificate)).await).await;
     }
 
-    /// A cluster whose servers speak TLS to each other, and whoever comes by it is sent from one to
-    /// another by it.
+    /// A cluster whose servers use TLS among themselves. A client that came by TLS is redirected from one
+    /// server to another by TLS.
     #[cfg(feature = "cluster")]
     fn cluster() -> (PrivateCluster, RedisConfig, String) {
         let certificate = certificate();
@@ -194,7 +194,7 @@ mod tls {
     async fn a_cluster_that_a_given_authority_vouches_for_is_trusted() {
         let (_cluster, config, certificate) = cluster();
         let bus = open(config.root_certificates(certificate)).await;
-        // Some of them on each server.
+        // Repeat with other executions, so that each server has some of their streams.
         for _ in 0..20 {
             assert_works(&bus).await;
         }
@@ -235,7 +235,7 @@ mod tls {
 
 #[tokio::test]
 async fn a_server_that_nobody_answers_at_costs_no_more_than_the_timeout() {
-    // A listener that accepts nothing.
+    // A listener that accepts no connections.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let port = silent.local_addr().expect("is bound").port();
     let config = RedisConfig::new(&format!("redis://127.0.0.1:{port}")).expect("is a URL");
@@ -243,7 +243,7 @@ async fn a_server_that_nobody_answers_at_costs_no_more_than_the_timeout() {
     let began = std::time::Instant::now();
     assert!(bus.publish(&events(1)).await.is_err());
     assert!(bus.subscribe(events(1)[0].execution_id, 0).await.is_err());
-    // Without a limit the system would wait for minutes.
+    // Without the timeout, connecting would take minutes.
     assert!(
         began.elapsed() < Duration::from_secs(20),
         "{:?}",

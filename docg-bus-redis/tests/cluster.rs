@@ -1,4 +1,4 @@
-//! The bus on a cluster.
+//! Tests of the bus on a Redis cluster: the conformance suite, failures, a failover and the cleanup.
 #![cfg(feature = "cluster")]
 
 mod common;
@@ -34,7 +34,7 @@ async fn small() -> BusUnderTest {
 
 docg_core::bus_conformance!(small);
 
-/// How many keys each server has.
+/// The number of keys on each server.
 async fn sizes(cluster: &PrivateCluster) -> Vec<u64> {
     let mut sizes = Vec::new();
     for server in cluster.servers() {
@@ -65,7 +65,7 @@ async fn executions_are_spread_over_servers_and_read_together() {
     assert!(sizes.iter().all(|keys| *keys > 10), "{sizes:?}");
 }
 
-/// A publish that ended before the firehose had the events.
+/// A publish may break off after the execution's stream has the events and before the firehose has them.
 #[tokio::test]
 async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
     let cluster = PrivateCluster::start(1);
@@ -76,12 +76,12 @@ async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
     publish(&bus, &events[..3]).await;
     let length = "XLEN docg:{firehose}";
     assert_eq!(ask::<u64>(&mut connection, length).await, 3);
-    // As if the last two had not got there.
+    // Reset the head, as if the firehose lacked the last two events.
     let _: String = ask(&mut connection, &format!("SET {head} 1")).await;
     publish(&bus, &events[..3]).await;
     publish(&bus, &events[..3]).await;
     assert_eq!(ask::<u64>(&mut connection, length).await, 5);
-    // And as if another process went on after that.
+    // Reset the head again. Then publish only the fourth event, as another process might.
     let _: String = ask(&mut connection, &format!("SET {head} 1")).await;
     let refused = soon(bus.publish(&events[3..])).await;
     let behind = BusError::Behind {
@@ -102,7 +102,7 @@ async fn a_server_that_is_killed_is_noticed_and_its_return_too() {
     publish(&bus, &all).await;
     for server in cluster.servers() {
         server.kill();
-        // Of thirty executions some are there.
+        // Some of the thirty executions have their streams on this server.
         let refused = soon(bus.publish(&all)).await;
         assert!(matches!(refused, Err(BusError::Unavailable(_))));
         server.start_again();
@@ -142,7 +142,7 @@ async fn owner(cluster: &PrivateCluster) -> &PrivateServer {
     panic!("no server has it");
 }
 
-/// The cluster's own connections would go on at the replica without a word.
+/// A cluster's connection silently continues at the replica, so the bus itself must detect the gap.
 #[tokio::test]
 async fn a_replica_that_lacks_the_last_run_and_takes_over_is_a_gap_to_lists() {
     let cluster = PrivateCluster::start(3);
@@ -161,7 +161,7 @@ async fn a_replica_that_lacks_the_last_run_and_takes_over_is_a_gap_to_lists() {
     let mut connection = raw(&primary.url()).await;
     let _: String = ask(&mut connection, "SET {firehose}replicated yes").await;
     assert_eq!(ask::<u64>(&mut connection, "WAIT 1 10000").await, 1);
-    // Cut off from here on.
+    // From here on the replica gets nothing more from its primary.
     replica.pause();
     let _: u64 = ask(&mut connection, "CLIENT KILL TYPE replica").await;
     publish(&bus, &events_of(organization, 1)).await;
@@ -185,11 +185,11 @@ async fn a_replica_that_lacks_the_last_run_and_takes_over_is_a_gap_to_lists() {
     assert_eq!(soon(back).await.err(), Some(BusError::UnknownPosition));
 }
 
-/// One whose host has lost its power, say, while the cluster goes on without it.
+/// The URL may name a server whose host lost its power, while the cluster continues without it.
 #[tokio::test]
 async fn a_named_server_that_does_not_answer_keeps_nobody_from_the_others() {
     let cluster = PrivateCluster::start(2);
-    // A listener that accepts nothing.
+    // A listener that accepts no connections.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = silent.local_addr().expect("is bound");
     let url = cluster.url().replace("://", &format!("://{address},"));

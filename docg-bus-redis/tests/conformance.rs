@@ -1,5 +1,5 @@
-//! The suite that every bus must pass, between two processes' buses: with small bounds, so that
-//! they are met soon, and with its own.
+//! Runs the suite that every bus must pass, on two buses as two processes would have them: once with
+//! small bounds, which the tests soon reach, and once with the default bounds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use docg_test_servers::redis::Keyspace;
 fn buses(bounds: impl FnOnce(RedisConfig) -> RedisConfig) -> BusUnderTest {
     let keys = Keyspace::fresh();
     let config = RedisConfig::new(keys.url()).and_then(|config| config.prefix(keys.prefix()));
-    // A machine that is busy with tests answers late, and that is not what is tested here.
+    // Use a long timeout: on a machine that is busy with tests, Redis may answer late.
     let config = config
         .expect("is a configuration")
         .timeout(Duration::from_secs(10))
@@ -27,7 +27,7 @@ async fn small() -> BusUnderTest {
             .firehose_maxlen(100)
             .subscriber_buffer(20)
     };
-    // Redis keeps up to about a hundred more, because that is cheaper.
+    // Redis keeps up to about a hundred events more than the bound, because exact trimming costs more.
     let bounds = BusCapabilities::default().history(100, 150).backlog(20, 22);
     buses(small).capabilities(bounds)
 }

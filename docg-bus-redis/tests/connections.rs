@@ -1,4 +1,4 @@
-//! Connections to Redis do not grow with readers.
+//! The number of connections to Redis does not grow with the number of readers.
 
 mod common;
 
@@ -40,10 +40,10 @@ async fn a_thousand_readers_share_two_connections() {
     }
     let mut connection = raw(&server.url()).await;
     let clients: String = ask(&mut connection, "CLIENT LIST").await;
-    // One of them asks.
+    // One of the connections is the test's own.
     assert_eq!(clients.lines().count() - 1, 2, "{clients}");
     drop((readers, list, bus));
-    // They close when the bus is dropped.
+    // The bus's connections close when the bus is dropped.
     let gone = async {
         loop {
             let clients: String = ask(&mut connection, "CLIENT LIST").await;
@@ -56,7 +56,7 @@ async fn a_thousand_readers_share_two_connections() {
     common::soon(gone).await;
 }
 
-/// What they ask for does not make Redis seem to be down.
+/// Reads of past events by many readers must not delay Redis so much that it seems to be down.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_readers_that_come_at_once_all_get_the_past() {
     let server = PrivateServer::start();

@@ -1,4 +1,4 @@
-//! What an application is told of its Redis at start.
+//! Tests of `RedisBus::faults`, by which an application checks its Redis server at start.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Another server takes over, or the same one comes back, with data that lack what was published
-//! last. Runs' streams are healed from the store; who reads an organization's list, or comes back to
-//! it, is told that there is a gap.
+//! Another server takes over, or the same server comes back, with data that lack the last published
+//! events. An execution's stream is completed from the store. A reader of an organization's list, also
+//! one that reconnects, is told that there is a gap.
 
 mod common;
 
@@ -19,16 +19,16 @@ use docg_store_memory::MemoryStore;
 use docg_test_servers::redis::PrivateServer;
 use futures::StreamExt;
 
-/// Answers must come within this; well above what a busy machine takes.
+/// The bus's timeout for an answer of Redis, well above what a busy machine takes.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the bus looks for news.
+/// How long the bus's reading connection waits before it checks the server.
 const BLOCK: Duration = Duration::from_millis(500);
 
 async fn quick(url: &str) -> Arc<RedisBus> {
     open(config(url).timeout(TIMEOUT).block(BLOCK)).await
 }
 
-/// What dashboards read.
+/// The feed of an organization's list, as dashboards read it.
 async fn feed(
     bus: &Arc<RedisBus>,
     organization: OrganizationId,
@@ -42,7 +42,7 @@ async fn is_gap(feed: &mut OrganizationFeed) -> bool {
     soon(feed.next()).await == Some(OrganizationItem::Gap)
 }
 
-/// The position of an event, which comes next.
+/// Checks that the feed's next item is this event, and returns the event's position.
 async fn told(feed: &mut OrganizationFeed, event: &Event) -> String {
     match soon(feed.next()).await {
         Some(OrganizationItem::Event(listed)) if *listed.event == *event => listed.position,
@@ -50,7 +50,7 @@ async fn told(feed: &mut OrganizationFeed, event: &Event) -> String {
     }
 }
 
-/// Waits until a replica has what was published.
+/// Waits until a replica of the server has all published events.
 async fn replicated(server: &PrivateServer) {
     let mut connection = raw(&server.url()).await;
     let _: String = ask(&mut connection, "SET replicated yes").await;
@@ -58,7 +58,7 @@ async fn replicated(server: &PrivateServer) {
     assert_eq!(replicas, 1);
 }
 
-/// Cuts the connections on which is published.
+/// Cuts the connections that publish.
 async fn cut_publishing(server: &PrivateServer) {
     let mut connection = raw(&server.url()).await;
     for id in publishing(&mut connection).await {
@@ -66,7 +66,7 @@ async fn cut_publishing(server: &PrivateServer) {
     }
 }
 
-/// Publishes somebody else's event, as soon as there is a connection.
+/// Publishes an event of another organization, as soon as the bus has a connection.
 async fn publish_at_last(bus: &RedisBus) {
     let published = async {
         while bus.publish(&events(1)).await.is_err() {
@@ -76,7 +76,7 @@ async fn publish_at_last(bus: &RedisBus) {
     soon(published).await;
 }
 
-/// The run was created, published and over within the failover, so nothing of it is published again.
+/// All events of the execution were published during the failover, so none is published again.
 #[tokio::test]
 async fn a_run_that_a_failover_took_whole_is_a_gap_to_its_list() {
     let (primary, replica) = (PrivateServer::start(), PrivateServer::start());
@@ -90,7 +90,7 @@ async fn a_run_that_a_failover_took_whole_is_a_gap_to_its_list() {
     told(&mut open, &kept[0]).await;
     let position = told(&mut open, &kept[1]).await;
     replicated(&primary).await;
-    // Cut off from here on.
+    // From here on the replica gets nothing more from its primary.
     replica.promote();
     publish(&bus, &lost).await;
     primary.kill();
@@ -106,15 +106,15 @@ async fn a_run_that_a_failover_took_whole_is_a_gap_to_its_list() {
     publish(&bus, &next).await;
     let position = told(&mut open, &next[0]).await;
     assert_eq!(told(&mut back, &next[0]).await, position);
-    // What is known since then is known to who comes back.
+    // A reader that reconnects at a position after the failover gets no gap.
     let mut back = feed(&bus, organization, Some(&position)).await;
     let next = events_of(organization, 1);
     publish(&bus, &next).await;
     told(&mut back, &next[0]).await;
 }
 
-/// As where a primary goes on for a moment beside the one that was promoted: who reads at that one
-/// has no part in the failover, and may have looked at the lists before the run was there.
+/// The old primary continues for a moment beside the promoted one. A reader at the promoted server does
+/// not notice the failover, and may have read its lists before the execution existed.
 #[tokio::test]
 async fn a_run_that_was_published_to_the_old_primary_is_a_gap_to_who_reads_at_the_new_one() {
     let (old, new) = (PrivateServer::start(), PrivateServer::start());
@@ -144,7 +144,7 @@ async fn a_run_that_was_published_to_the_old_primary_is_a_gap_to_who_reads_at_th
     told(&mut list, &next[0]).await;
 }
 
-/// Also where the new one has nothing yet.
+/// Readers are told of the gap even if the new server has no data yet.
 #[tokio::test]
 async fn a_run_that_was_published_to_the_old_server_is_a_gap_to_who_reads_at_an_empty_one() {
     let (old, new) = (PrivateServer::start(), PrivateServer::start());
@@ -165,7 +165,7 @@ async fn a_run_that_was_published_to_the_old_server_is_a_gap_to_who_reads_at_an_
     told(&mut list, &next[0]).await;
 }
 
-/// It was there and back between two looks of the connection that reads.
+/// The publishing connection moves to the old server and back between two checks of the reading one.
 #[tokio::test]
 async fn a_run_that_was_published_to_the_old_server_for_a_moment_is_a_gap_too() {
     let (old, new) = (PrivateServer::start(), PrivateServer::start());
@@ -182,12 +182,12 @@ async fn a_run_that_was_published_to_the_old_server_for_a_moment_is_a_gap_too() 
     assert!(is_gap(&mut list).await);
 }
 
-/// What readers must be told is not forgotten where it cannot be told at once.
+/// The new server at first refuses the write that tells readers of the gap. The bus must try it again.
 #[tokio::test]
 async fn a_run_that_was_published_to_the_old_server_is_a_gap_once_the_new_one_takes_writes() {
     let old = PrivateServer::start();
     let new = PrivateServer::start_with(|_| "maxmemory 1\n".to_owned());
-    // The publishing connection is the first.
+    // The publishing connection is opened first, so it leads to the old server.
     let address = Address::moving(&old, &new).await;
     new.kill();
     let config = config(&address.url()).timeout(TIMEOUT).block(BLOCK);
@@ -210,8 +210,8 @@ async fn a_run_that_was_published_to_the_old_server_is_a_gap_once_the_new_one_ta
     assert!(is_gap(&mut list).await);
 }
 
-/// A connection that waits has no reason to leave a primary that goes on, though nobody publishes
-/// there any more.
+/// The old primary continues, so the waiting connection gets no error, although nobody publishes there
+/// any more. The bus must notice that it publishes to another server.
 #[tokio::test]
 async fn readers_do_not_stay_where_nobody_publishes_any_more() {
     let (old, new) = (PrivateServer::start(), PrivateServer::start());
@@ -223,7 +223,7 @@ async fn readers_do_not_stay_where_nobody_publishes_any_more() {
     new.promote();
     address.lead_to(&new);
     cut_publishing(&old).await;
-    // At the new primary.
+    // This publish reaches the new primary.
     publish_at_last(&bus).await;
     assert!(is_gap(&mut list).await);
     let next = events_of(organization, 1);
@@ -231,7 +231,7 @@ async fn readers_do_not_stay_where_nobody_publishes_any_more() {
     told(&mut list, &next[0]).await;
 }
 
-/// It publishes at one server and reads at the other, and has known neither before.
+/// The new process first publishes at one server and reads at the other. It knew neither before.
 #[tokio::test]
 async fn a_process_that_comes_while_the_address_moves_gets_to_one_server() {
     let (old, new) = (PrivateServer::start(), PrivateServer::start());
@@ -241,7 +241,7 @@ async fn a_process_that_comes_while_the_address_moves_gets_to_one_server() {
     let mut list = feed(&bus, organization, None).await;
     let told = async {
         loop {
-            // What is refused, or was at the server that is left, is not told.
+            // Ignore an error: the event was refused, or went to the server that the bus has left.
             let _ = bus.publish(&events_of(organization, 1)).await;
             let next = tokio::time::timeout(BLOCK, list.next()).await;
             if matches!(next, Ok(Some(OrganizationItem::Event(_)))) {
@@ -252,7 +252,7 @@ async fn a_process_that_comes_while_the_address_moves_gets_to_one_server() {
     soon(told).await;
 }
 
-/// A process that came after the failover knows no more than the position.
+/// The process to which the reader returns started after the failover, and knows only the position.
 #[tokio::test]
 async fn a_snapshot_that_lacks_the_last_runs_is_a_gap_to_who_comes_back() {
     let server = PrivateServer::start();
@@ -273,8 +273,8 @@ async fn a_snapshot_that_lacks_the_last_runs_is_a_gap_to_who_comes_back() {
     assert!(is_gap(&mut back).await);
 }
 
-/// A server begins a new history when its first replica comes: nothing is lost, and the connection
-/// stays, but whoever reads must be able to tell.
+/// A server starts a new history of its data when its first replica connects. Nothing is lost and the
+/// connection stays, but positions name the history, so the bus must notice the change.
 #[tokio::test]
 async fn a_new_history_is_noticed_on_a_connection_that_stays() {
     let (server, replica) = (PrivateServer::start(), PrivateServer::start());
@@ -283,10 +283,10 @@ async fn a_new_history_is_noticed_on_a_connection_that_stays() {
     let list = bus.subscribe_organization(organization, None);
     let mut list = list.await.expect("subscribes");
     replica.follow(&server);
-    // Also while events come without a pause.
+    // Publish without a pause: the bus must notice the new history even if it is never idle.
     let flood = async {
         loop {
-            // Refused where the connection was just left.
+            // Ignore an error: the bus may have just abandoned the connection.
             let _ = bus.publish(&events_of(organization, 1)).await;
         }
     };
@@ -297,7 +297,7 @@ async fn a_new_history_is_noticed_on_a_connection_that_stays() {
     }
 }
 
-/// It may be behind, or hang on to what a failover has left.
+/// A replica may be behind its primary, or still follow a primary that a failover has replaced.
 #[tokio::test]
 async fn a_replica_is_not_used() {
     let (primary, replica) = (PrivateServer::start(), PrivateServer::start());

@@ -1,5 +1,5 @@
-//! Redis hangs, dies, forgets and comes back. Nothing here waits for it longer than is configured,
-//! no reader misses something without being told, and all goes on by itself.
+//! Redis hangs, is killed, is emptied and comes back. No call waits longer than the configured timeout, no
+//! reader misses an event without an error, and the bus recovers by itself.
 
 mod common;
 
@@ -19,9 +19,9 @@ use docg_test_servers::redis::PrivateServer;
 use futures::StreamExt;
 use redis::aio::MultiplexedConnection;
 
-/// Answers must come within this; well above what a busy machine takes.
+/// The bus's timeout for an answer of Redis, well above what a busy machine takes.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the bus looks for news.
+/// How long the bus's reading connection waits before it checks the server.
 const BLOCK: Duration = Duration::from_millis(500);
 
 async fn quick(server: &PrivateServer) -> Arc<RedisBus> {
@@ -40,7 +40,7 @@ fn behind(execution: ExecutionId, head: u64, from: u64) -> BusError {
     }
 }
 
-/// All that a bus does fails, and at once: if only one kind of call waited, it would wait 100 times.
+/// Checks that every kind of call fails at once. If one kind waited, the 100 rounds would take too long.
 async fn assert_fails_fast(bus: &RedisBus) {
     let began = Instant::now();
     for _ in 0..100 {
@@ -55,7 +55,7 @@ async fn assert_fails_fast(bus: &RedisBus) {
     assert!(began.elapsed() < TIMEOUT * 50, "{:?}", began.elapsed());
 }
 
-/// All that a bus does works.
+/// Checks that every kind of call works.
 async fn assert_works(bus: &RedisBus) {
     soon(bus.ready()).await;
     let events = events(4);
@@ -89,7 +89,7 @@ async fn a_redis_that_takes_no_events_is_not_healthy() {
     assert_works(&bus).await;
 }
 
-/// The one call that finds Redis dead may take as long as configured; those after it do not.
+/// Makes the call that finds Redis dead. It may take as long as the timeout; later calls fail at once.
 async fn notice(bus: &RedisBus) {
     let began = Instant::now();
     assert!(is_unavailable(bus.publish(&events(1)).await));
@@ -118,7 +118,7 @@ async fn a_killed_server_is_noticed_and_its_return_too() {
     assert_fails_fast(&bus).await;
     server.start_again();
     assert_works(&bus).await;
-    // Who listens for wake-ups needs no new stream.
+    // A listener for wake-ups can go on with the stream that it opened before.
     bus.wake(events[0].execution_id).await.expect("wakes");
     let awaited = async { while wakes.next().await.expect("goes on") != events[0].execution_id {} };
     soon(awaited).await;
@@ -141,7 +141,7 @@ async fn a_server_that_hangs_is_noticed_and_its_return_too() {
     assert_fails_fast(&bus).await;
     server.resume();
     soon(bus.ready()).await;
-    // It kept what it had.
+    // The server that hung kept its events.
     let mut reader = subscribe(&bus, id, 0).await;
     publish(&bus, &events[1..]).await;
     assert_eq!(next(&mut reader, 6).await, [1, 2, 3, 4, 5, 6]);
@@ -173,13 +173,13 @@ async fn cut_connections_are_replaced() {
     }
 }
 
-/// As servers, and what lies before them, do to those that are idle.
+/// Servers and proxies cut idle connections. The bus must replace a cut one before the next publish.
 #[tokio::test]
 async fn a_connection_that_was_cut_while_nobody_used_it_fails_no_publish() {
     let server = PrivateServer::start();
     let bus = quick(&server).await;
     let mut connection = raw(&server.url()).await;
-    // Between two waits this one looks like one that publishes.
+    // Find the reading connection: between two waits it looks like one that publishes.
     let reader = soon(waiting(&bus, &mut connection)).await;
     let mut cut = publishing(&mut connection).await;
     cut.retain(|id| *id != reader);
@@ -200,7 +200,7 @@ async fn a_connection_that_was_cut_while_nobody_used_it_fails_no_publish() {
     publish(&bus, &events(1)).await;
 }
 
-/// The connection that waits for events.
+/// The id of the connection that waits for events.
 async fn waiting(bus: &RedisBus, connection: &mut MultiplexedConnection) -> String {
     loop {
         bus.ready().await;
@@ -213,7 +213,8 @@ async fn waiting(bus: &RedisBus, connection: &mut MultiplexedConnection) -> Stri
     }
 }
 
-/// The reader's connection alone, while events are published: it is told, and finds what it missed.
+/// Only the reading connection is cut, while events are published. The reader gets an error, and finds
+/// the missed events when it subscribes again.
 #[tokio::test]
 async fn a_reader_that_was_cut_off_misses_nothing() {
     let server = PrivateServer::start();
@@ -264,13 +265,13 @@ async fn an_emptied_server_is_noticed_and_filled_again() {
         position = listed.expect("is an event").position;
     }
     let _: String = ask(&mut connection, "FLUSHALL").await;
-    // Whoever read may have missed something; nobody needs to publish for them to be told.
+    // Open readers may have missed events. They get an error, even if nobody publishes.
     assert!(matches!(end(&mut reader).await, BusError::Unavailable(_)));
     assert!(is_unavailable(soon(list.next()).await.expect("goes on")));
     soon(bus.ready()).await;
     let back = bus.subscribe_organization(organization, Some(position.clone()));
     assert_eq!(back.await.err(), Some(BusError::UnknownPosition));
-    // The next event waits for those before it, of which lists have been told.
+    // The next event is refused until the events before it are restored. Lists have had those already.
     let mut reader = subscribe(&bus, id, 5).await;
     let list = bus.subscribe_organization(organization, None);
     let mut list = list.await.expect("subscribes");
@@ -285,13 +286,14 @@ async fn an_emptied_server_is_noticed_and_filled_again() {
     assert_eq!(next(&mut from_the_first, 6).await, [1, 2, 3, 4, 5, 6]);
     let back = bus.subscribe_organization(organization, Some(position));
     assert_eq!(back.await.err(), Some(BusError::UnknownPosition));
-    // What lies before it comes too late, and disturbs nobody.
+    // Events that are already there may be published again: readers do not get them a second time.
     publish(&bus, &events[..6]).await;
     publish(&bus, &events[6..]).await;
     assert_eq!(next(&mut reader, 2).await, [7, 8]);
 }
 
-/// After a flush old events may be published again before new ones.
+/// After a flush, old events may be published again before new ones. A reader that has the old events
+/// gets only the new ones.
 #[tokio::test]
 async fn old_events_in_an_emptied_server_are_no_news() {
     let server = PrivateServer::start();
@@ -304,7 +306,7 @@ async fn old_events_in_an_emptied_server_are_no_news() {
     let mut at_five = loop {
         soon(bus.ready()).await;
         let mut reader = subscribe(&bus, id, 5).await;
-        // Where the bus had not noticed the flush yet, it does now.
+        // If the bus had not noticed the flush yet, the reader gets an error below and tries again.
         publish(&bus, &events[..3]).await;
         soon(bus.restore(&events[..5])).await.expect("takes it");
         publish(&bus, &events[5..6]).await;
@@ -322,7 +324,7 @@ async fn old_events_in_an_emptied_server_are_no_news() {
     assert_eq!(next(&mut from_the_first, 8).await, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
-/// What is given back is no news, so who waited for it must look elsewhere.
+/// Restored events are not sent to live readers. A reader that waited for them is sent to the store.
 #[tokio::test]
 async fn a_hole_ends_a_live_stream() {
     let server = PrivateServer::start();
@@ -334,7 +336,7 @@ async fn a_hole_ends_a_live_stream() {
     assert_eq!(end(&mut reader).await, BusError::TooOld { after: 0 });
 }
 
-/// No more is wanted back than is kept, and nothing is missing in it.
+/// The bus asks only for as many lost events as a stream keeps. The restored stream has no hole.
 #[tokio::test]
 async fn a_long_stream_that_was_lost_has_no_hole_when_it_is_back() {
     let server = PrivateServer::start();
@@ -369,8 +371,8 @@ async fn scripts_that_were_forgotten_are_brought_again() {
     }
 }
 
-/// A primary that has become a replica refuses writes until it is one again, or the address leads
-/// to another server.
+/// A primary that has become a replica refuses writes until it is a primary again, or until the address
+/// leads to another server.
 #[tokio::test]
 async fn a_failover_is_waited_out() {
     let server = PrivateServer::start();
@@ -395,7 +397,8 @@ async fn a_failover_is_waited_out() {
     assert_works(&bus).await;
 }
 
-/// What one server had and the next one lost is not passed over.
+/// After a failover that lost an event, another event may have the same id. A reader that continues from
+/// the lost event must learn of the gap.
 #[tokio::test]
 async fn a_position_of_which_another_event_has_taken_the_place_is_unknown() {
     let server = PrivateServer::start();
@@ -413,7 +416,7 @@ async fn a_position_of_which_another_event_has_taken_the_place_is_unknown() {
         .rsplit_once('-')
         .map(|(id, _)| id)
         .expect("has an id");
-    // As after a failover: the number is given once more, to another event.
+    // As after a failover: give the same entry id to another event.
     let other = events_of(organization, 1).remove(0);
     let _: u64 = ask(&mut connection, "DEL docg:{firehose}").await;
     let again = format!(

@@ -1,5 +1,5 @@
-//! An execution runs in one process and is read in another, while Redis dies, hangs, forgets and
-//! cuts connections: the run goes on, and its reader gets every event once and in order.
+//! An execution runs in one process and is read in another, while Redis is killed, hangs, is emptied and
+//! cuts connections. The execution continues, and its readers get every event once and in order.
 
 mod common;
 
@@ -22,7 +22,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 const STEPS: usize = 6;
 
-/// An engine on the shared store, whose steps each say that they run and then wait to be let go.
+/// The engine of a process on the shared store. Each step reports to `runs` that it runs, and then waits
+/// for a permit of the gate.
 async fn process(
     store: &Arc<MemoryStore>,
     server: &PrivateServer,
@@ -47,7 +48,7 @@ async fn process(
         .build()
 }
 
-/// Starts a run of gated steps.
+/// Starts an execution of gated steps, and returns its id.
 async fn start(engine: &Engine, organization: OrganizationId) -> ExecutionId {
     let workflow = WorkflowId::new();
     let nodes: Vec<_> = (0..STEPS)
@@ -88,14 +89,14 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     let mut readers = vec![tokio::spawn(read(feed().await))];
     for fault in 0..STEPS {
         soon(runs.recv()).await.expect("it runs");
-        // One more reader comes in the middle of each.
+        // During each fault of Redis, one more reader begins to read.
         match fault {
             0 => gate.add_permits(1),
             1 => {
                 server.kill();
                 readers.push(tokio::spawn(read(feed().await)));
                 gate.add_permits(1);
-                // Without Redis too: and only then it comes back.
+                // The execution continues without Redis. Only then is Redis started again.
                 soon(runs.recv()).await.expect("it goes on");
                 server.start_again();
                 sender.send(()).expect("is open");
@@ -124,7 +125,7 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     }
     let mut all = Vec::new();
     for reader in readers {
-        // What the bus did not take is published again after some seconds.
+        // Allow time: events that the bus did not take are published again after some seconds.
         let read = tokio::time::timeout(Duration::from_secs(60), reader);
         all.push(read.await.expect("ends in time").expect("does not panic"));
     }
@@ -133,7 +134,7 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     for seqs in all {
         assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
     }
-    // And Redis, which was emptied in the middle, has it all again.
+    // Redis was emptied in the middle. It must get all events of the execution again.
     let mut connection = raw(&server.url()).await;
     let expected: Vec<_> = (1..=last).map(|seq| format!("{seq}-0")).collect();
     let filled = async {
@@ -155,7 +156,8 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     filled.expect("nothing is missing");
 }
 
-/// As after a failover to a replica that was behind: what it has not got, lists have lost too.
+/// Redis is emptied, as after a failover to a replica that was behind. The list events that Redis lost
+/// are published again, and readers of the list get them.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_failover_took_from_a_run_lists_are_told_again() {
     let server = PrivateServer::start();
@@ -180,7 +182,7 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
         let query = EventQuery::of(organization, id).limit(1_000);
         store.events(query).await.expect("reads")
     };
-    // What came with the step that is under way is there.
+    // Wait until the store has the events that were committed when the running step began.
     let started = async {
         loop {
             let stored = stored().await;
@@ -202,7 +204,7 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
         }
     }
     let _: String = ask(&mut raw(&server.url()).await, "FLUSHALL").await;
-    // Whoever reads a list as that happens is sent away, and begins anew.
+    // A list that was open during the flush ends with an error, and its reader has to open a new one.
     while soon(before.next()).await.is_some_and(|event| event.is_ok()) {}
     let mut list = loop {
         soon(bus.ready()).await;

@@ -1,4 +1,4 @@
-//! What other programs find in Redis.
+//! The keys, entries and TTLs that other programs find in Redis.
 
 mod common;
 
@@ -60,7 +60,7 @@ async fn entries_have_the_events_numbers_and_one_field_with_schema_v1() {
     }
 }
 
-/// With nothing but a URL: the keys, the ids and the time to live that other programs count on.
+/// The bus is configured by a URL alone. Other programs rely on the resulting keys, ids and TTL.
 #[tokio::test]
 async fn the_defaults_are_those_of_the_contract() {
     let server = PrivateServer::start();
@@ -77,7 +77,7 @@ async fn the_defaults_are_those_of_the_contract() {
     assert_eq!(ids, ["1-0", "2-0", "3-0"]);
     let left: i64 = ask(&mut connection, &format!("TTL {key}")).await;
     assert!((86_390..=86_400).contains(&left), "{left}");
-    // The script is all that was sent, so the time to live came in the same round trip.
+    // Only the script was called, so it set the TTL in the same round trip.
     assert_eq!(calls(&stats, "evalsha"), Some(1), "{stats}");
     assert_eq!(calls(&stats, "expire"), Some(2), "{stats}");
     let mut keys: Vec<String> = ask(&mut connection, "KEYS *").await;
@@ -85,8 +85,8 @@ async fn the_defaults_are_those_of_the_contract() {
     assert_eq!(keys, [key.as_str(), "docg:{firehose}"]);
 }
 
-/// The texts of the few events that have some are there in English only: whoever reads the past gets
-/// them from the store, in any language; whoever reads live or in a list has the keys.
+/// An execution's stream has texts only in English, so a reader of past events is sent to the store for
+/// the few events with texts. A live reader, or one of a list, gets the texts' keys from the bus.
 #[tokio::test]
 async fn texts_are_read_live_with_their_keys_and_later_from_the_store() {
     let (config, _, _) = fresh().await;
@@ -126,7 +126,7 @@ async fn texts_are_read_live_with_their_keys_and_later_from_the_store() {
     assert_eq!(soon(late.next()).await, Some(Err(to_the_store)));
 }
 
-/// How often Redis did something since it was last asked to forget.
+/// How often Redis ran a command since its statistics were last reset.
 fn calls(stats: &str, command: &str) -> Option<u32> {
     let line = stats
         .lines()
@@ -182,7 +182,7 @@ async fn streams_are_trimmed_and_their_newest_events_kept() {
     assert_eq!(entries.last().map(|(id, _)| id.as_str()), Some("500-0"));
 }
 
-/// Whatever the batch, one call of the script; nothing but it and PINGs.
+/// A batch with events of two executions takes one call of the script, and nothing else but PINGs.
 #[tokio::test]
 async fn a_publish_is_one_round_trip() {
     let server = PrivateServer::start();
@@ -190,7 +190,7 @@ async fn a_publish_is_one_round_trip() {
     let bus = open(config(&server.url()).block(Duration::from_secs(5))).await;
     let (one, two) = (events(20), events(20));
     let mixed: Vec<_> = one.iter().chain(&two).cloned().collect();
-    // The first one brings the script.
+    // The first publish loads the script into Redis, so do not count it.
     publish(&bus, &mixed[..1]).await;
     let _: String = ask(&mut connection, "CONFIG RESETSTAT").await;
     publish(&bus, &mixed[1..]).await;
@@ -216,7 +216,7 @@ async fn what_another_program_wrote_sends_readers_to_the_store() {
     );
 }
 
-/// Who listens already reads it, and what comes after it.
+/// A listener skips an entry that is not text, and gets the wake-ups after it.
 #[tokio::test]
 async fn a_wake_up_that_is_no_text_is_passed_over() {
     let (config, prefix, mut connection) = fresh().await;
@@ -248,7 +248,7 @@ async fn cleanup_gives_every_stream_an_end() {
     let _: i64 = ask(&mut connection, &format!("EXPIRE {} 100000", key(10))).await;
     let _: i64 = ask(&mut connection, &format!("EXPIRE {} 50", key(11))).await;
     let CleanedUp { seen, expiring, .. } = soon(bus.cleanup()).await.expect("cleans up");
-    // SCAN may give a key twice.
+    // SCAN may return a key twice.
     assert!(seen >= 1_200, "{seen}");
     assert_eq!(expiring, 11);
     for index in 0..12 {

@@ -168,7 +168,6 @@ error-wait-envelope = “{ $label }” does not say under which name the provide
 error-wait-taken = “{ $label }” asked people under a link or an envelope that belongs to another request. Ask for technical help.
 error-wait-nobody = “{ $label }” asks nobody to sign. Add a signer.
 error-wait-phase = “{ $label }” asks for signatures outside the signature phase. Move the step to the signature phase.
-error-answer-refused = { $why }
 error-answer-not-kept = { $why } “{ $label }” has probably taken effect. Check it, then confirm that it did or have it run again.
 
 # Log entries

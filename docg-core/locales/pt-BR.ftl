@@ -168,7 +168,6 @@ error-wait-envelope = “{ $label }” não diz por qual nome o provedor conhece
 error-wait-taken = “{ $label }” consultou pessoas por um link ou envelope que pertence a outra solicitação. Peça ajuda técnica.
 error-wait-nobody = “{ $label }” não pede a assinatura de ninguém. Adicione um signatário.
 error-wait-phase = “{ $label }” pede assinaturas fora da fase de assinatura. Mova a etapa para a fase de assinatura.
-error-answer-refused = { $why }
 error-answer-not-kept = { $why } “{ $label }” provavelmente teve efeito. Verifique e depois confirme que sim ou execute novamente.
 
 # Registros

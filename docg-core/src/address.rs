@@ -1,7 +1,7 @@
 //! E-mail addresses: one parser, and one form for comparison.
 //!
-//! Preflight, handlers and mail all read addresses through [`Address`], so they cannot disagree. It accepts
-//! the addresses to which mail servers deliver today:
+//! Preflight, handlers and mail all read addresses through [`Address`], so they cannot disagree about an
+//! address. [`Address`] accepts the addresses to which mail servers deliver today:
 //!
 //! - `name@domain`, alone or after a display name: `Silva, Ana <ana@example.com>`;
 //! - before the `@`: ASCII letters, digits, and ``!#$%&'*+-/=?^_`{|}~`` with single dots between them. Quoted
@@ -20,7 +20,7 @@ use crate::{i18n::Text, limits::PEOPLE};
 
 /// The longest display name or signer's name, in characters.
 pub const MAX_NAME: usize = 200;
-/// The longest address that SMTP carries (RFC 5321), in bytes of its ASCII form.
+/// The length of the longest address that SMTP carries (RFC 5321), in bytes of the ASCII form.
 const MAX_ADDRESS: usize = 254;
 /// The longest part before the `@` (RFC 5321).
 const MAX_LOCAL_PART: usize = 64;
@@ -71,7 +71,7 @@ pub enum AddressError {
 }
 
 impl AddressError {
-    /// The text for people; takes `field` and `label`.
+    /// The text for people, without its parameters `field` and `label`.
     pub(crate) fn human(self) -> Text {
         match self {
             Self::LocalPart => Text::key("issue-email-local-part"),
@@ -154,13 +154,14 @@ impl Address {
 
 /// Converts a domain name to ASCII and lower case; `None` if it is not a domain name.
 fn ascii_domain(domain: &str) -> Option<String> {
-    // UTS 46 would drop invisible characters, but domain names that look alike must not differ by them.
+    // Refuse invisible characters, which UTS 46 would silently drop: domain names that look alike must not
+    // differ by them.
     if domain.len() > 4 * MAX_ADDRESS || domain.contains(is_invisible) {
         return None;
     }
     let ascii = idna::domain_to_ascii_strict(domain).ok()?;
     let last = ascii.rsplit('.').next()?;
-    // An IPv4 address: a domain name never ends in a number.
+    // A domain name never ends in a number, so such a text is an IPv4 address.
     (!last.bytes().all(|b| b.is_ascii_digit())).then_some(ascii)
 }
 
@@ -172,7 +173,7 @@ impl FromStr for Address {
         if text.len() > 4 * (MAX_ADDRESS + MAX_NAME) {
             return Err(AddressError::TooLong);
         }
-        // A line break would begin another header.
+        // A line break would begin another header in the mail.
         if text.contains(char::is_control) {
             return Err(AddressError::Form);
         }
@@ -187,7 +188,7 @@ impl FromStr for Address {
     }
 }
 
-/// Removes the quotes around a display name; `None` if they do not match.
+/// Removes the quotes around a display name; `None` if the quotes do not match.
 fn unquoted(name: &str) -> Option<String> {
     let Some(rest) = name.strip_prefix('"') else {
         return Some(name.to_owned());
@@ -231,14 +232,14 @@ impl From<Address> for String {
 }
 
 /// An address in its form for comparison: the domain in ASCII and without a final dot, all in lower case.
-/// Case is also ignored before the `@`. By the RFC a mail server could distinguish `Ana` from `ana`, but no
-/// person would take them for two people.
+/// Case is also ignored before the `@`. By RFC 5321 a mail server could distinguish `Ana@` from `ana@`, but
+/// no person would take them for two people.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddressKey(String);
 
 impl AddressKey {
-    /// The key of a text from elsewhere, such as a provider's report. If the text is not an address, the key
-    /// is the text in lower case.
+    /// The key of an address from outside, such as one in a provider's report. If the text is not an address,
+    /// the key is the text in lower case.
     ///
     /// ```
     /// use docg_core::address::AddressKey;
@@ -276,7 +277,7 @@ pub fn is_same(one: &str, other: &str) -> bool {
     one == other || AddressKey::of(one) == AddressKey::of(other)
 }
 
-/// One address or a list of them, as parameters give them.
+/// The value of a parameter that is one address or a list of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Addresses(Vec<Address>);
 
@@ -332,13 +333,13 @@ pub enum NameError {
     /// The name has line breaks or other control characters.
     #[error("a name is one line, without control characters")]
     ControlCharacter,
-    /// The name contains an e-mail address, and could pass for somebody else.
+    /// The name contains an e-mail address, so that it could pass for somebody else's address.
     #[error("a name holds no e-mail address")]
     HoldsAddress,
 }
 
-/// Checks and trims a person's name. Names in every script are accepted, also right-to-left ones; characters
-/// that change the direction of the surrounding text are not.
+/// Checks and trims a person's name. Accepts names in every script, also right-to-left names. Refuses
+/// characters that change the direction of the surrounding text.
 ///
 /// # Errors
 ///

@@ -49,7 +49,7 @@ uuid_newtype! {
     ExecutionId,
     /// A workflow definition, unique within its organization.
     WorkflowId,
-    /// An organization: a tenant.
+    /// An organization, which is a tenant of the application.
     OrganizationId,
     /// An event of an execution.
     EventId,
@@ -65,7 +65,7 @@ uuid_newtype! {
     SignatureRequestId,
     /// An approval request.
     ApprovalId,
-    /// A worker that holds leases. A worker process uses a new id for each call that may lease executions.
+    /// A worker that holds leases. A process uses a new worker id for each call that may lease executions.
     WorkerId,
 }
 
@@ -133,7 +133,7 @@ impl IdSource for SystemIds {
     }
 }
 
-/// Counts up, so that a test's ids are the same in every run.
+/// Ids that count up from 1, so that a test gets the same ids in every run.
 #[derive(Debug, Default, Clone)]
 pub struct CountingIds(u128);
 

@@ -1,9 +1,9 @@
 //! Reads JSON from outside without silent changes.
 //!
-//! serde_json takes the last of two members with the same name, and rounds numbers to an `i64`, `u64` or
-//! `f64`. It also takes some member names for its own markers, and replaces the value there. [`read`] refuses
-//! all three, and names each place. [`read_message`] is for messages from other systems, of which docg reads
-//! a few fields.
+//! If two members have the same name, serde_json keeps the last. It rounds numbers to an `i64`, `u64` or
+//! `f64`. It also takes some member names for its own markers, and replaces their values. [`read`] refuses
+//! all three, and names the place of each. [`read_message`] is for messages from other systems, of which docg
+//! reads only a few fields.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -19,7 +19,8 @@ use crate::{
 
 /// The largest number of faults reported for one text.
 const MAX_FAULTS: usize = 100;
-/// After a fault with a longer pointer, in bytes, reading stops: names may be as long as the whole text.
+/// If a fault's pointer is longer than this, in bytes, no further faults are looked for: names may be as long
+/// as the whole text, and the error must stay small.
 const LONG_POINTER: usize = 1_000;
 
 /// Why a text is refused as JSON.
@@ -36,7 +37,7 @@ pub enum ReadError {
     /// The text is JSON, but has content that docg cannot keep exactly:
     ///
     /// - two members of an object with the same name (`duplicate_key`)
-    /// - a number that no `i64`, `u64` or `f64` holds exactly (`number_not_exact`)
+    /// - a number that neither `i64` nor `u64` nor `f64` can hold exactly (`number_not_exact`)
     /// - half a surrogate pair (`invalid_text`)
     /// - a name that serde_json takes for a marker of its own (`reserved_name`)
     /// - more levels than [`MAX_DEPTH`] (`too_deep`)
@@ -51,8 +52,8 @@ fn told(faults: &[FieldFault]) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads JSON in UTF-8. Every number in the result has the decimal value given: `1.10` may become `1.1`, and
-/// `0.1000000000000000055` is refused.
+/// Reads JSON in UTF-8. Every number in the result has the decimal value of the text: `1.10` may become
+/// `1.1`, but `0.1000000000000000055` is refused.
 ///
 /// ```
 /// use docg_core::json;
@@ -64,7 +65,7 @@ fn told(faults: &[FieldFault]) -> String {
 ///
 /// # Errors
 ///
-/// [`ReadError`] names the places.
+/// [`ReadError`] names the place of each fault.
 pub fn read(bytes: &[u8]) -> Result<Value, ReadError> {
     serde_json::from_str(checked(bytes, Scope::Everything)?).map_err(malformed)
 }
@@ -75,7 +76,7 @@ pub fn read(bytes: &[u8]) -> Result<Value, ReadError> {
 ///
 /// # Errors
 ///
-/// The message is not JSON, has such a name, is nested too deeply, or is not a `T`.
+/// The message is not JSON, has a member with a marker's name, is nested too deeply, or is not a `T`.
 pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     let read = match checked(bytes, Scope::Structure) {
         Ok(text) => serde_json::from_str(text),
@@ -88,7 +89,7 @@ pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::
     })
 }
 
-/// Translates serde's error about a misfit value into the terms of JSON.
+/// Translates serde's error about a value that does not fit its type into the terms of JSON.
 ///
 /// ```
 /// use docg_core::{i18n::Locale, json};
@@ -100,7 +101,7 @@ pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::
 #[must_use]
 pub fn misfit(error: &dyn fmt::Display) -> Text {
     let said = error.to_string();
-    // If serde_json reads from a text, it appends the place.
+    // If serde_json reads from a text, it appends the line and column.
     let said = said
         .split_once(" at line ")
         .map_or(&*said, |(said, _)| said);
@@ -201,7 +202,7 @@ fn faults(text: &str, scope: Scope) -> Vec<FieldFault> {
         pointer: String::new(),
         faults: Vec::new(),
     };
-    // The scan stops early once it has enough faults.
+    // An error only means that the scan stopped early, because it had found enough faults.
     let _ = scan.value(MAX_DEPTH);
     scan.faults
 }
@@ -210,11 +211,11 @@ fn faults(text: &str, scope: Scope) -> Vec<FieldFault> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Everything,
-    /// Only excessive depth, and names on which serde_json would act.
+    /// Only excessive depth, and names that serde_json would take for its own markers.
     Structure,
 }
 
-/// Tells the scan to stop.
+/// The error that stops a scan which has found enough faults.
 struct Enough;
 
 /// Scans a text whose grammar has been checked.
@@ -231,7 +232,8 @@ impl<'t> Scan<'t> {
     fn value(&mut self, levels_left: usize) -> Result<(), Enough> {
         match self.next_byte() {
             Some(b'{' | b'[') if levels_left == 0 => {
-                // Report the top-level member that is too deep; naming one of its many levels would not help.
+                // Report the member of the top-level object that is too deep, instead of one of its many
+                // levels.
                 let member = self.pointer.match_indices('/').nth(1);
                 let end = member.map_or(self.pointer.len(), |(end, _)| end);
                 self.pointer.truncate(end);
@@ -368,7 +370,7 @@ impl<'t> Scan<'t> {
     }
 }
 
-/// True if the number that serde_json keeps has the same decimal value.
+/// True if serde_json reads this number without changing its decimal value.
 fn is_exact(given: &str) -> bool {
     // Fast path for nearly all numbers: few digits and no exponent are always kept exactly.
     if given.len() <= 15 && !given.contains(['e', 'E']) {
@@ -381,7 +383,8 @@ fn is_exact(given: &str) -> bool {
     })
 }
 
-/// A decimal value in its unique normal form: `0.digits`, without zeros at either end, times a power of ten.
+/// A decimal value in its unique normal form: `0.digits` times a power of ten, without zeros at either end of
+/// the digits.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
@@ -546,7 +549,7 @@ mod tests {
             json!({"kind": "two"}),
             json!({"kind": "one"}),
         ];
-        // Words of serde and Rust that mean nothing to people who write JSON.
+        // Words of serde and Rust that mean nothing to people who write JSON. No text may contain them.
         let of_rust: Vec<_> =
             "u8 u16 u32 u64 usize i8 i16 i32 i64 f32 f64 struct enum variant tuple map \
             sequence integer unit Option line column untagged tagged string"

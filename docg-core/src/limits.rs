@@ -1,14 +1,15 @@
 //! The one table of limits for texts and lists.
 //!
-//! It is the source for the checks of requests and of the embedder's calls, the `maxLength` of the OpenAPI
-//! document, and the cutting of texts that handlers return.
+//! The checks of requests and of the application's calls use these limits, and so do `maxLength` in the
+//! OpenAPI document and the cutting of texts that handlers return.
 //!
 //! Texts come in three forms:
 //!
 //! - A *line*, such as a name, has no control characters, line breaks (U+2028 and U+2029 too), byte order
 //!   marks or characters that override the direction of writing.
 //! - *Lines*, such as a reason, may also have tabs and line breaks.
-//! - *Data*, such as trigger data, may have everything except NUL and is bounded by the size of the body.
+//! - *Data*, such as trigger data, may have every character except NUL. Only the size of the request's body
+//!   limits its length.
 
 use crate::{error::FieldFault, i18n::Text, observe::Redaction, storable};
 
@@ -111,11 +112,11 @@ pub const TEXTS: [TextLimit; 16] = [
     CURSOR,
 ];
 
-/// The length of a handler's code, in characters. Longer codes are cut.
+/// The largest length of an error code from a handler, in characters. Longer codes are cut.
 pub const CODE: usize = 100;
-/// The length of a text for people by a handler or provider, in characters. Longer texts are cut.
+/// The largest length of a text for people from a handler or provider, in characters. Longer texts are cut.
 pub const HUMAN: usize = 2_000;
-/// The length of a text for technicians, in characters. Longer texts are cut.
+/// The largest length of a text for technicians, in characters. Longer texts are cut.
 pub const TECH: usize = 10_000;
 /// The largest number of log entries stored for one attempt of a step.
 pub const LOGS_PER_ATTEMPT: usize = 1_000;
@@ -144,8 +145,8 @@ impl TextLimit {
             .then(|| FieldFault::new(pointer, "invalid_text", Text::key(key)))
     }
 
-    /// The allowed text as a regular expression (ECMA-262) for the whole text. If the text is required, it
-    /// matches only texts with a visible character.
+    /// The regular expression (ECMA-262) that the whole text must match. If the text must not be blank, the
+    /// expression matches only texts with a visible character.
     #[must_use]
     pub fn pattern(&self) -> String {
         let never = match self.form {
@@ -186,8 +187,8 @@ fn is_no_part_of_lines(c: char) -> bool {
         || overrides_direction(c)
 }
 
-/// True for characters that can make a text look like another one. Marks that only give a neighbour's
-/// direction are allowed: they are part of names in some scripts.
+/// True for characters that override the direction of writing, and can so make a text look like another text.
+/// False for marks that only tell a neighbour's direction: they are part of names in some scripts.
 const fn overrides_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

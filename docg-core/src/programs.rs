@@ -1,10 +1,11 @@
 //! Threads for evaluating tenants' programs: conditions, schemas and variables. The whole process shares a
-//! few.
+//! few such threads.
 //!
 //! Each evaluation has a budget, so it ends. But a tenant can request many evaluations, each at its limit.
-//! They queue here, and not on the runtime's threads, which serve every tenant. The queue is fair:
-//! organizations take turns, and one organization uses at most half of the threads, so that no other waits
-//! for its backlog. Cheap evaluations run on the caller's thread (see [`is_small`]).
+//! Evaluations queue for these threads, and not on the runtime's threads, which serve every tenant. The queue
+//! is fair: organizations take turns, and one organization uses at most half of the threads, so that the
+//! other organizations do not wait for its backlog. Cheap evaluations run on the caller's thread (see
+//! [`is_small`]).
 //!
 //! The process does not wait for these threads when it ends.
 
@@ -28,7 +29,8 @@ use crate::{
     },
 };
 
-/// Enough stack for validation, which recurses with the schema and with the data; both are bounded.
+/// The stack of each thread. Large enough for validation, which recurses into the schema and the data; the
+/// depths of both are limited.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// The cost up to which an evaluation runs on the caller's thread, roughly in operations of some nanoseconds.
 const SMALL: usize = 100_000;
@@ -39,7 +41,7 @@ const LITTLE: usize = 1_000;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs a job on one of the pool's threads. If the caller has gone away before the job's turn, the job is
+/// Runs a job on one of the pool's threads. If the caller drops the future before the job's turn, the job is
 /// dropped. A panic of the job continues in the caller.
 pub(crate) async fn run<T: Send + 'static>(
     organization: OrganizationId,
@@ -51,7 +53,7 @@ pub(crate) async fn run<T: Send + 'static>(
         organization,
         Box::new(move || {
             if !answer.is_closed() {
-                // If the caller has gone away meanwhile, it does not want the answer.
+                // Sending fails if the caller has gone away, and does not want the answer.
                 let _ = answer.send(catch_unwind(AssertUnwindSafe(job)));
             }
         }),
@@ -59,7 +61,7 @@ pub(crate) async fn run<T: Send + 'static>(
     match answered.await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => resume_unwind(panic),
-        // Every job runs and answers, unless its caller is gone.
+        // Every job runs and sends its result, unless its caller has gone away.
         Err(_) => unreachable!("the pool drops no job"),
     }
 }
@@ -106,7 +108,8 @@ impl Pool {
     }
 }
 
-/// Jobs by organization. `turns` lists the organizations that have a waiting job and are below their share.
+/// Jobs by organization. `turns` lists the organizations that have a waiting job and are below their share of
+/// threads.
 struct Queue {
     lanes: Mutex<Lanes>,
     added: Condvar,
@@ -148,7 +151,7 @@ impl Queue {
         self.give_turn(&mut lanes, organization);
     }
 
-    /// Waits for a job of an organization that is below its share.
+    /// Waits for a job of an organization that is below its share of threads.
     fn next(&self) -> (OrganizationId, Job) {
         let mut lanes = self.lanes();
         loop {
@@ -182,7 +185,7 @@ impl Queue {
         self.give_turn(&mut lanes, organization);
     }
 
-    /// Queues an organization behind the others if it has a waiting job and is below its share.
+    /// Queues an organization behind the others if it has a waiting job and is below its share of threads.
     fn give_turn(&self, lanes: &mut Lanes, organization: OrganizationId) {
         let Some(lane) = lanes.by_organization.get_mut(&organization) else {
             return;
@@ -276,7 +279,8 @@ mod tests {
         let organization = OrganizationId::new();
         let (release, released) = mpsc::channel::<()>();
         let (started, begun) = oneshot::channel();
-        // Holds the whole share on a machine with two cores, and part of it elsewhere.
+        // This job takes up the organization's whole share of threads on a machine with two cores, and part
+        // of the share elsewhere.
         let holder = tokio::spawn(run(organization, move || {
             let _ = started.send(());
             let _ = released.recv();

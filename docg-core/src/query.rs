@@ -1,7 +1,7 @@
-//! What an application asks the engine to list, and what it gets. Stores answer the same queries.
+//! The queries that an application sends to the engine, and their results. Stores answer the same queries.
 //!
-//! Each query has public fields for stores to read, and is built with [`of`](ExecutionQuery::of) and setters, so
-//! that a later version can add filters.
+//! Each query has public fields for stores to read, and is built with [`of`](ExecutionQuery::of) and setters,
+//! so that a later version can add filters.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct ExecutionQuery {
     pub workflow_id: Option<WorkflowId>,
     /// Only executions with this status.
     pub status: Option<Status>,
-    /// Only executions after this one in the list.
+    /// Only executions that follow the one with this `created_at` and id in the list.
     pub after: Option<(Timestamp, ExecutionId)>,
     /// The largest number of executions to return.
     pub limit: usize,
@@ -65,7 +65,7 @@ impl ExecutionQuery {
         self
     }
 
-    /// Only executions after this one in the list.
+    /// Only executions that follow the one with this `created_at` and id in the list.
     #[must_use]
     pub fn after(mut self, place: impl Into<Option<(Timestamp, ExecutionId)>>) -> Self {
         self.after = place.into();
@@ -219,7 +219,7 @@ sequence_query!(AuditQuery, "audit rows");
 pub struct WorkflowQuery {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// Only workflows after this one in the list.
+    /// Only workflows that follow the one with this `created_at` and id in the list.
     pub after: Option<(Timestamp, WorkflowId)>,
     /// The largest number of workflows to return.
     pub limit: usize,
@@ -236,7 +236,7 @@ impl WorkflowQuery {
         }
     }
 
-    /// Only workflows after this one in the list.
+    /// Only workflows that follow the one with this `created_at` and id in the list.
     #[must_use]
     pub fn after(mut self, place: impl Into<Option<(Timestamp, WorkflowId)>>) -> Self {
         self.after = place.into();
@@ -266,15 +266,16 @@ pub struct Page<T> {
 pub struct ExecutionRecord {
     /// The run state.
     pub execution: Execution,
-    /// The data that the execution works on.
+    /// The execution's input data.
     pub inputs: Arc<Inputs>,
-    /// True if part of it cannot be read, because it is damaged or another version wrote it. Ids and status
-    /// are correct, the rest is what could be read. It can only be canceled.
+    /// True if part of the execution cannot be read, because the data is damaged or another version of docg
+    /// wrote it. Ids and status are correct; other fields hold only what could be read. A person can only
+    /// cancel this execution.
     pub unreadable: bool,
 }
 
 impl ExecutionRecord {
-    /// A readable execution.
+    /// An execution of which all parts can be read.
     #[must_use]
     pub const fn new(execution: Execution, inputs: Arc<Inputs>) -> Self {
         Self {

@@ -20,7 +20,7 @@ const SECRET_NAMES: [&str; 11] = [
     "bearer",
 ];
 
-/// Names of URL parameters with secrets that are ordinary words elsewhere.
+/// Names that mean a secret as a URL parameter, but are ordinary words elsewhere.
 const SECRET_PARAMETERS: [&str; 12] = [
     "key",
     "accesskey",
@@ -36,7 +36,7 @@ const SECRET_PARAMETERS: [&str; 12] = [
     "session",
 ];
 
-/// How much of a name is looked at, in bytes from its end.
+/// The number of bytes at the end of a name that are compared with the secret names.
 const LONGEST_NAME: usize = 128;
 
 /// True if values of this name are secret: the name is, or ends in, a secret's name. Ignores case, `-` and
@@ -64,9 +64,9 @@ fn letters(name: &str) -> impl DoubleEndedIterator<Item = char> {
 /// Replaces the secrets in a text: user and password before the host of a URL, and the values of secret
 /// names.
 ///
-/// Names are recognized as `key=value`, `key: value` or `"key": "value"`: in URLs, headers, connection
-/// strings and JSON, complete or not, also with escaped quotes. Of the headers `Authorization` and `Cookie`
-/// the whole line is secret. Takes time in proportion to the text.
+/// Names are recognized in `key=value`, `key: value` and `"key": "value"`: in URLs, headers, connection
+/// strings and JSON, whole or cut off, also with escaped quotes. Of the headers `Authorization` and `Cookie`
+/// the whole line is secret. Takes time in proportion to the length of the text.
 ///
 /// ```
 /// use docg_core::observe::redact_text;
@@ -101,7 +101,8 @@ pub(crate) fn redact_text_with<'t>(
     Cow::Owned(redacted)
 }
 
-/// True if a secret in the text has been replaced, so that a caller that keeps this text has lost the secret.
+/// True if the text holds [`REDACTED`] instead of a secret: a caller that stored this text would lose the
+/// secret.
 pub(crate) fn holds_redacted(text: &str, is_secret: &dyn Fn(&str) -> bool) -> bool {
     let replaced = |secret: &Range<usize>| {
         let value = &text[secret.clone()];
@@ -110,8 +111,8 @@ pub(crate) fn holds_redacted(text: &str, is_secret: &dyn Fn(&str) -> bool) -> bo
     secrets(text, is_secret).iter().any(replaced)
 }
 
-/// The ranges of a text's secrets, in order and without overlap. A name within a secret is part of it, so
-/// each character is looked at a few times at most.
+/// The ranges of a text's secrets, in order and without overlap. The search continues after each secret, so
+/// that it looks at each character only a few times.
 fn secrets(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut url = Url::default();
@@ -128,7 +129,8 @@ fn secrets(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Vec<Range<usize>> {
     found
 }
 
-/// The word of a text in which a URL was last found.
+/// The word in which a URL was last found: its end, and the position of its last `@`. Remembered so that a
+/// word with many URLs is scanned only once.
 #[derive(Default)]
 struct Url {
     end: usize,
@@ -152,7 +154,8 @@ fn user(text: &str, scheme_end: usize, url: &mut Url) -> Option<Range<usize>> {
     let authority = &text[start..end_of(text, start, ends_authority)];
     let at = match authority.rfind('@') {
         Some(at) => start + at,
-        // Connection strings often contain passwords unescaped.
+        // Connection strings often contain unescaped passwords, so the password ends at the last `@` of the
+        // word.
         None if !is_web && authority.contains(':') => url.last_at?,
         None => return None,
     };
@@ -175,7 +178,7 @@ fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Opti
         return None;
     }
     let start = separator + 1;
-    // A path in source code, such as `auth::token::read`.
+    // Not a secret, but a path in source code, such as `auth::token::read`.
     if !is_assigned && (text[start..].starts_with(':') || before.ends_with(':')) {
         return None;
     }
@@ -190,7 +193,7 @@ fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Opti
         () if is_spaced || !is_assigned => end_of(text, start, |c| !matches!(c, ' ' | '\t')),
         () => start,
     };
-    // Also accept a wrapper, such as `Some("x")`.
+    // Also accept a quoted value in a wrapper, such as `Some("x")`.
     let opening = end_of(text, start, |c| !c.is_ascii_alphanumeric() && c != '(');
     let opening = match text[start..opening].ends_with('(') {
         true => opening,
@@ -240,8 +243,8 @@ fn ends_value(c: char, is_json: bool) -> bool {
 }
 
 /// The range of the quoted text that begins at `start`. Each level of JSON within JSON doubles the
-/// backslashes before a quote and adds one, so the backslashes before the opening quote tell what the closing
-/// one looks like.
+/// backslashes before a quote and adds one, so the number of backslashes before the opening quote tells which
+/// later quote is the closing one.
 fn quoted(text: &str, start: usize) -> Option<Range<usize>> {
     let level = end_of(text, start, |c| c != '\\') - start;
     let first = start + level;
@@ -260,7 +263,7 @@ fn quoted(text: &str, start: usize) -> Option<Range<usize>> {
     Some(start..text.len())
 }
 
-/// The position after the bracket that closes the one at `start`.
+/// The position after the bracket that closes the bracket at `start`.
 fn end_of_brackets(text: &str, start: usize) -> usize {
     let mut depth = 0_usize;
     let closes = |c: char| {

@@ -1,5 +1,6 @@
-//! Checks of what every store can keep. Texts and values from outside are checked, or made to fit, before the
-//! engine decides: if a store refused a commit, it would refuse something that has already happened.
+//! Checks that every store can keep a text or a value. Texts and values from outside are checked, or made to
+//! fit, before the engine decides: if a store refused a commit, a fact that has already happened would be
+//! lost.
 
 use std::{borrow::Cow, fmt::Write as _, io};
 
@@ -15,7 +16,8 @@ use crate::{error::FieldFault, i18n::Text, observe::Redaction};
 pub const MAX_DEPTH: usize = 100;
 
 /// The deepest nesting of a value given to a store, including the levels that docg adds. A store refuses
-/// deeper values as invalid: it may read several values as one, and JSON readers give up at 128 levels.
+/// deeper values as invalid. It may read several values in one JSON document, and JSON readers give up at 128
+/// levels.
 pub const MAX_STORED_DEPTH: usize = 120;
 
 /// Why a text or a value cannot be stored.
@@ -27,8 +29,8 @@ pub enum Unstorable {
     /// Arrays and objects are nested too deeply to be read again.
     #[error("it is nested too deep")]
     TooDeep,
-    /// An object has a member name that serde_json takes for a marker of its own: it would be read again as
-    /// another value.
+    /// An object has a member name that serde_json takes for a marker of its own: the object would be read
+    /// again as another value.
     #[error(
         "it has a member name that is reserved: a name must not begin with {RESERVED_PREFIX:?}"
     )]
@@ -56,7 +58,7 @@ impl Unstorable {
         reserved.or_else(|| Self::of_text(name))
     }
 
-    /// Turns this into the fault of the field at `pointer`.
+    /// Turns the reason into a fault of the field at `pointer`.
     pub(crate) fn of_field(self, pointer: String) -> FieldFault {
         let (code, text) = match self {
             Self::ReservedName => ("reserved_name", Text::key("fault-reserved-name")),
@@ -93,7 +95,8 @@ impl Unstorable {
             fault: None,
         };
         let mut serializer = Serializer::with_formatter(io::sink(), &mut guard);
-        // Only the guard can make this fail: the sink accepts all output.
+        // Only the guard makes the serialization fail, and it has recorded the fault: the sink accepts all
+        // output.
         let _ = record.serialize(&mut serializer);
         guard.fault
     }
@@ -202,7 +205,7 @@ fn has_reserved_name(json: &str) -> bool {
 
 fn is_deeper(json: &str, max_depth: usize) -> bool {
     let opens = |byte: &u8| matches!(byte, b'[' | b'{');
-    // Fast path for nearly all texts: they are no deeper than their number of brackets.
+    // Fast path for nearly all texts: a text with few opening brackets cannot be nested deeply.
     if json.as_bytes().iter().filter(|byte| opens(byte)).count() <= max_depth {
         return false;
     }
@@ -223,7 +226,7 @@ fn is_deeper(json: &str, max_depth: usize) -> bool {
     })
 }
 
-/// Drops a value of any depth. The usual drop recurses, and overflows the stack for a deep value.
+/// Drops a value of any depth. Rust's own drop recurses, and overflows the stack if the value is deep.
 pub(crate) fn dismantle(value: Value) {
     let mut left = vec![value];
     while let Some(value) = left.pop() {
@@ -255,8 +258,8 @@ pub(crate) fn refuse_deep(
     })
 }
 
-/// True if a value's JSON is certainly longer than `max` bytes. Does not look into texts, and stops once the
-/// answer is clear. Values nested deeper than [`MAX_DEPTH`] are not counted.
+/// True if a value's JSON is certainly longer than `max` bytes. Fast: does not look into texts, and stops
+/// once the answer is clear. Does not count values nested deeper than [`MAX_DEPTH`].
 pub(crate) fn is_far_longer(value: &Value, max: usize) -> bool {
     fn is_beyond(value: &Value, levels_left: usize, left: &mut usize) -> bool {
         let least = match value {
@@ -294,7 +297,8 @@ pub(crate) fn fit_owned(value: Value) -> Value {
     fitted
 }
 
-/// Makes a value storable: returns it as it is, or a copy without NULs, cut where it is nested too deeply.
+/// Makes a value storable: returns it unchanged, or a copy without NULs and reserved names, in which values
+/// that are nested too deeply are replaced by `{"truncated": true}`.
 pub(crate) fn fit(value: &Value) -> Cow<'_, Value> {
     match Unstorable::of_value(value, MAX_DEPTH) {
         None => Cow::Borrowed(value),
@@ -328,8 +332,8 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// Prepares a text that may repeat another system's words: as [`printable`], without secrets, and [`cut`] to
-/// `max` characters.
+/// Prepares a text that may repeat another system's words: replaces secrets, removes control characters (see
+/// [`printable`]), and cuts the text to `max` characters.
 pub(crate) fn technical(text: String, max: usize, redaction: &Redaction) -> String {
     let text = clip(text, max);
     let text = match redaction.text(&text) {
@@ -383,8 +387,8 @@ pub(crate) fn cut(mut text: String, max: usize) -> String {
     text
 }
 
-/// Shortens a text that is many times longer than `max` characters, before the costly steps scan it. Cuts at
-/// white space if there is any: half a secret would not be recognized.
+/// Shortens a text that is many times longer than `max` characters, so that the search for secrets stays
+/// cheap. Cuts at white space if there is any, because half a secret would not be recognized.
 fn clip(text: String, max: usize) -> String {
     let longest = max.saturating_mul(8);
     if text.len() <= longest {
@@ -395,10 +399,10 @@ fn clip(text: String, max: usize) -> String {
     format!("{}{CUT_MARK}", &start[..end.unwrap_or(start.len())])
 }
 
-/// Makes a text [`printable`] and cuts it to `max` characters. A constant usually stays as it is, but a
-/// handler's constant may need the same treatment.
+/// Makes a text [`printable`] and cuts it to `max` characters. Also changes constants that need it, because
+/// they may be a handler's.
 pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
-    // Most texts are names from this program, and stay constants.
+    // Most texts are docg's own names: keep them as constants, without an allocation.
     let is_plain = text.len() <= max && !text.contains(char::is_control);
     match text {
         constant @ Cow::Borrowed(_) if is_plain => constant,

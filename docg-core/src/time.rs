@@ -15,8 +15,8 @@ pub const MAX_DURATION: Duration = Duration::from_millis(MAX_DURATION_MS);
 /// A moment in the years 1 to 9999: milliseconds since the Unix epoch, UTC. On the wire it is RFC 3339 with
 /// `Z` and milliseconds.
 ///
-/// The range ensures that every stored moment can be written and read again. Numbers and arithmetic are
-/// clamped to it; a text with a moment outside of it is rejected.
+/// The range ensures that every stored moment can be written and read again. Numbers and the results of
+/// arithmetic are clamped to the range; a text with a moment outside of the range is rejected.
 ///
 /// ```
 /// use docg_core::time::Timestamp;
@@ -68,8 +68,8 @@ impl Timestamp {
         self.0
     }
 
-    /// The milliseconds from `earlier` to `self`: zero if the clock went back, and at most
-    /// [`MAX_DURATION_MS`], in case it was set forward.
+    /// The milliseconds from `earlier` to `self`: zero if the clock was set back, and at most
+    /// [`MAX_DURATION_MS`] in case the clock was set forward.
     #[must_use]
     pub fn millis_since(self, earlier: Self) -> u64 {
         let millis = u64::try_from(self.0.saturating_sub(earlier.0));
@@ -82,20 +82,20 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_add_unsigned(millis))
     }
 
-    /// True if a wait that begins at `now` may last until this moment: at most ten years ahead.
+    /// True if this moment is at most ten years after `now`, so that a wait may last until it.
     #[must_use]
     pub fn is_within_reach_of(self, now: Self) -> bool {
         self <= now.plus_millis(MAX_DURATION_MS)
     }
 
-    /// The end of this moment's minute, for people: `2026-01-15 10:31 UTC`.
+    /// The moment rounded up to the minute, for people: `2026-01-15 10:31 UTC`.
     pub(crate) fn to_the_minute(self) -> String {
         let minute = self.plus_millis(59_999).to_chrono();
         minute.format("%Y-%m-%d %H:%M UTC").to_string()
     }
 
     fn to_chrono(self) -> DateTime<Utc> {
-        // chrono covers every moment of these years.
+        // chrono covers every moment of the years 1 to 9999.
         Utc.timestamp_millis_opt(self.0)
             .single()
             .unwrap_or(DateTime::<Utc>::MAX_UTC)
@@ -200,8 +200,8 @@ impl From<Millis> for u64 {
     }
 }
 
-/// The wait that a `Retry-After` header asks for (RFC 9110, section 10.2.3), in milliseconds from `now`. The
-/// header holds seconds or a date; `None` for anything else.
+/// The wait that a `Retry-After` header asks for (RFC 9110, section 10.2.3), in milliseconds from `now`.
+/// `None` if the header holds neither seconds nor a date.
 ///
 /// ```
 /// use docg_core::time::{Timestamp, retry_after_ms};
@@ -221,7 +221,7 @@ pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
         );
     }
     let date = DateTime::parse_from_rfc2822(text).map(|date| date.to_utc());
-    // The two forms of a date that only old servers send (RFC 9110, section 5.6.7).
+    // Also accept the two obsolete forms of a date, which only old servers send (RFC 9110, section 5.6.7).
     let date = date.or_else(|_| {
         let old = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
         let [one, other] = old.map(|form| NaiveDateTime::parse_from_str(text, form));
@@ -235,10 +235,10 @@ pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
 /// [`ManualClock`] in tests.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The current time, which docg stores and shows. It may be set back or forward.
+    /// The current time, which docg stores and shows. An operator may set this clock back or forward.
     fn now(&self) -> Timestamp;
-    /// The time passed since a fixed moment in the past. It grows steadily even if [`now`](Self::now) jumps;
-    /// intervals and deadlines within this process use it.
+    /// The time passed since a fixed moment in the past. It grows steadily even if [`now`](Self::now) jumps,
+    /// so the process measures intervals and deadlines by it.
     fn elapsed(&self) -> Duration;
     /// Returns after the given duration.
     async fn sleep(&self, duration: Duration);
@@ -284,7 +284,7 @@ impl ManualClock {
         }))
     }
 
-    /// Lets time pass, and wakes all sleepers whose time has come.
+    /// Lets time pass, and ends every [`sleep`](Clock::sleep) whose time is over.
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|hands| {
             hands.now = hands.now + by;
@@ -292,7 +292,7 @@ impl ManualClock {
         });
     }
 
-    /// Sets the current time, back or forward, without letting time pass.
+    /// Sets the current time back or forward. No time passes: [`elapsed`](Clock::elapsed) stays as it is.
     pub fn set(&self, now: Timestamp) {
         self.0.send_modify(|hands| hands.now = now);
     }

@@ -1,8 +1,8 @@
-//! From a commit to the client of an event stream, over real sockets, with few and many streams open:
-//! half of the times (p50) and nearly all (p99), against the floor in the same run - a bare axum stream
-//! that one channel feeds - and the memory that each open stream takes.
+//! Measures the time from a commit until a stream's client has its events, over real sockets, with few
+//! and many streams open: the median (p50) and the 99th percentile (p99). The same run measures a floor,
+//! a bare axum stream that one channel feeds, and the memory that each open stream takes.
 //!
-//! The clients are a process of their own, which is this program once more.
+//! The clients run in a second process of this same program.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
@@ -36,7 +36,7 @@ use tokio::{
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 const TOKEN: &str = "bench";
-/// Set for the process of the clients: where the server listens.
+/// The environment variable that makes this program run the clients. It holds the server's address.
 const CLIENTS_OF: &str = "DOCG_BENCH_CLIENTS_OF";
 
 fn nanos() -> u128 {
@@ -57,8 +57,8 @@ fn main() -> Result {
 
 // --- The clients -----------------------------------------------------------------------------------
 
-/// Opens a stream for each path that it is told. Says `open` when that has its first frame, and then
-/// the moment at which each further one has come.
+/// Opens a stream for each path that stdin names. Writes `open` when a stream has its first frame, and
+/// then the time in nanoseconds at which each further frame arrived.
 async fn clients(address: &str) -> Result {
     let (sender, mut said) = mpsc::unbounded_channel::<String>();
     let mut paths = BufReader::new(tokio::io::stdin()).lines();
@@ -70,7 +70,7 @@ async fn clients(address: &str) -> Result {
                     let stream = open(address, &path).await?;
                     tokio::spawn(follow(stream, sender.clone()));
                 }
-                // The server has seen enough.
+                // The server closed stdin, because it has measured enough.
                 None => return Ok(()),
             },
             Some(line) = said.recv() => {
@@ -90,7 +90,7 @@ async fn open(address: &str, path: &str) -> Result<Lines<BufReader<OwnedReadHalf
          Last-Event-ID: 1-0\r\nAccept: text/event-stream\r\n\r\n"
     );
     write.write_all(request.as_bytes()).await?;
-    // To close one direction would be to leave.
+    // Keep the sending direction open: the server would take its end for the client's departure.
     write.forget();
     Ok(BufReader::with_capacity(1_024, read).lines())
 }
@@ -113,7 +113,7 @@ async fn follow(
     }
 }
 
-/// The clients, as the server sees them.
+/// The process of the clients, as the server's process controls it.
 struct Clients {
     _process: Child,
     paths: ChildStdin,
@@ -145,7 +145,7 @@ impl Clients {
         Ok(())
     }
 
-    /// The moment at which the last of so many events has come.
+    /// The time in nanoseconds at which the last of the next `events` events arrived.
     async fn last_of(&mut self, events: usize) -> Result<u128> {
         let mut last = 0;
         for _ in 0..events {
@@ -201,7 +201,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let listener = listener.tap_io(|stream| {
-            // Frames are small. Where it is refused, the figures show it.
+            // Send small frames at once. If the system refuses this, the figures show it.
             let _ = stream.set_nodelay(true);
         });
         tokio::spawn(async { axum::serve(listener, router).await });
@@ -220,7 +220,7 @@ impl Server {
         Ok(self.engine.start(request).await?.record.execution.id)
     }
 
-    /// One commit with two events: it stops an execution that waits for a worker, or lets it go on.
+    /// Makes one commit with two events: pauses an execution that waits for a worker, or resumes it.
     async fn commit(&self, execution: ExecutionId, stops: bool) -> Result {
         let request = ControlRequest::new(self.organization, execution, Actor::user("bench"));
         if stops {
@@ -232,7 +232,7 @@ impl Server {
     }
 }
 
-/// What any stream costs: a channel, a body, a socket.
+/// The floor: a stream with only the parts that any stream needs, a channel, a body and a socket.
 fn bare(floor: &broadcast::Sender<Bytes>) -> impl IntoResponse + use<> {
     let first = Bytes::from_static(b"event: connected\ndata: {}\n\n");
     let frames = futures::stream::unfold(floor.subscribe(), |mut receiver| async {
@@ -244,7 +244,7 @@ fn bare(floor: &broadcast::Sender<Bytes>) -> impl IntoResponse + use<> {
 
 // --- What is measured ------------------------------------------------------------------------------
 
-/// In order.
+/// Measured times in ascending order.
 struct Times(Vec<Duration>);
 
 impl Times {
@@ -265,7 +265,7 @@ impl fmt::Display for Times {
     }
 }
 
-/// What this process has in memory, in KiB; `None` where the system does not tell as Linux does.
+/// The memory that this process occupies, in KiB. `None` if the system has no `/proc` as on Linux.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -274,7 +274,7 @@ fn resident() -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// How much each of so many streams has added.
+/// The memory that each of `streams` streams has added, as a text.
 fn each(before: Option<u64>, after: Option<u64>, streams: usize) -> String {
     let streams = u64::try_from(streams).unwrap_or(u64::MAX);
     let grown = before
@@ -296,7 +296,7 @@ async fn measure() -> Result {
     Ok(())
 }
 
-/// With `size` streams open, each of an execution of its own.
+/// Measures with `size` streams open, each of another execution.
 async fn with_open(size: usize, rounds: usize) -> Result {
     let server = Server::start().await?;
     let mut clients = Clients::start(&server.address)?;

@@ -18,7 +18,7 @@ pub trait Authenticator: Send + Sync + 'static {
     /// [`AuthError`] if the headers hold no valid credentials.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError>;
 
-    /// A text by which [`recognize`](Self::recognize) recognizes these credentials later, in any
+    /// Returns a text by which [`recognize`](Self::recognize) recognizes these credentials later, in any
     /// process. The receipt is stored, so it must not be usable as credentials itself. Use a hash, or the
     /// claims of a signed token.
     ///
@@ -27,8 +27,8 @@ pub trait Authenticator: Send + Sync + 'static {
     /// [`AuthError`] if the headers hold no valid credentials.
     async fn receipt(&self, headers: &HeaderMap) -> Result<String, AuthError>;
 
-    /// Identifies the principal of the credentials behind a receipt, if they are still valid. The reader of
-    /// an event stream with a stream token reconnects without headers; this call decides each time.
+    /// Identifies the principal of the credentials behind a receipt, if the credentials are still valid. A
+    /// reader with a stream token connects without credentials in headers. Each connection then calls this.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ pub struct AuthError;
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// The actor's name in the audit trail; any text.
+    /// The name under which the audit trail records this principal as the actor; any text.
     pub actor: String,
     /// The organizations for which the principal may act.
     pub organizations: Vec<OrganizationId>,
@@ -106,7 +106,7 @@ impl FromStr for Scope {
     }
 }
 
-/// A fixed list of bearer tokens (RFC 6750). Only their SHA-256 hashes are kept.
+/// A fixed list of bearer tokens (RFC 6750). The list holds only their SHA-256 hashes.
 #[derive(Default)]
 pub struct StaticTokens {
     tokens: Vec<([u8; 32], Principal)>,

@@ -14,8 +14,8 @@ use crate::{
     router::AppState,
 };
 
-/// The caller of a request, and the organization it acts for. A route whose handler takes this as an
-/// argument requires credentials.
+/// The caller of a request, and the organization that the caller acts for. A route whose handler takes
+/// this as an argument requires credentials.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The actor, for the audit trail.
@@ -37,7 +37,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// 403 `missing_scope`.
+    /// 403 `missing_scope` if the caller does not have the scope.
     pub fn need(&self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.contains(&scope) {
             return Ok(());
@@ -93,7 +93,8 @@ pub(crate) fn unauthorized() -> Problem {
         .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// The organization that the request is for. The header only chooses among the principal's own.
+/// The organization that the request is for. The header `X-Organization-ID` only chooses among the
+/// organizations of the principal.
 fn organization(parts: &Parts, principal: &Principal) -> Result<OrganizationId, Problem> {
     let chosen = parts.headers.get("x-organization-id");
     match (chosen, principal.organizations.as_slice()) {

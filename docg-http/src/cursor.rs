@@ -1,4 +1,4 @@
-//! Cursors: opaque, signed, and valid only for the list that issued them.
+//! Cursors of lists. A cursor is opaque, signed, and valid only for the list that issued it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use docg_core::i18n::Text;
@@ -10,7 +10,7 @@ use crate::problem::Problem;
 
 const TAG: usize = 16;
 
-/// Signs and reads the cursors of one list: a route, an organization and its filters.
+/// Signs and reads the cursors of one list, which is a route with an organization and filters.
 pub(crate) struct Cursors<'a> {
     key: &'a [u8; 32],
     list: String,

@@ -1,4 +1,4 @@
-//! Extractors of bodies, queries and ids. They refuse with 400, 404, 413, 415 or 422.
+//! Extractors of bodies, queries and ids. They refuse a wrong request with 400, 404, 413, 415 or 422.
 
 use std::panic::resume_unwind;
 
@@ -26,7 +26,7 @@ use crate::{
     shape::{escaped, find_nul, typed},
 };
 
-/// An id in the path. Only the hyphenated form is accepted; any other is not found.
+/// An id in the path. Only the hyphenated form is accepted; any other form is answered as not found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Id(pub(crate) Uuid);
 
@@ -42,7 +42,7 @@ impl FromRequestParts<AppState> for Id {
     }
 }
 
-/// The token in the path, which is its owner's only credential.
+/// The token in an approver's link, which is the approver's only credential.
 pub(crate) struct Token(pub(crate) String);
 
 impl FromRequestParts<AppState> for Token {
@@ -62,15 +62,15 @@ impl FromRequestParts<AppState> for Provider {
     }
 }
 
-/// A parameter of the path, by name, because an application may nest the API under a path with
-/// parameters of its own.
+/// The path parameter `name`. It is found by name, not by position, because an application may nest the
+/// API under a path with parameters of its own.
 async fn path_parameter(
     name: &str,
     parts: &mut Parts,
     state: &AppState,
 ) -> Result<String, Problem> {
     let parameters = RawPathParams::from_request_parts(parts, state).await;
-    // A parameter that is not UTF-8 names nothing.
+    // No resource has a name that is not UTF-8, so none is found.
     let parameters = parameters.map_err(|_| Problem::not_found())?;
     let parameter = parameters.iter().find(|(known, _)| *known == name);
     parameter
@@ -124,7 +124,7 @@ fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
     })
 }
 
-/// A JSON body. If it is empty, the type's default.
+/// A JSON body as a type. An empty body gives the type's default.
 pub(crate) struct Json<T> {
     pub(crate) value: T,
     /// The body in a normalized form, for the fingerprint of an idempotent call.
@@ -154,10 +154,10 @@ impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<AppState> for J
     }
 }
 
-/// The size in bytes from which a body is checked on a blocking thread, so that it does not hold up the
-/// runtime's threads.
+/// The size in bytes from which a body is checked on a blocking thread, so that the check does not hold up
+/// the runtime's threads.
 const LARGE: usize = 64 * 1024;
-/// Limits the large checks at once, so that some processors are left for small bodies.
+/// Limits how many large bodies are checked at once, so that some processors are left for small bodies.
 static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// Runs a check of a body, on a blocking thread if the body is large.
@@ -171,7 +171,7 @@ async fn checked<T: Send + 'static>(
     // The semaphore is never closed, so a permit always comes.
     let permit = LARGE_AT_ONCE.acquire().await.ok();
     let checked = spawn_blocking(move || {
-        // Keep the permit here: if the client disconnects, the check still runs.
+        // Hold the permit in the thread: if the client disconnects, the check still runs and has to count.
         let _permit = permit;
         check(&bytes)
     });
@@ -216,7 +216,7 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let mut parts = text(header::CONTENT_TYPE).unwrap_or_default().split(';');
     let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    // Types such as a JSON patch or a problem are JSON too, but mean something else.
+    // Refuse types such as `application/json-patch+json`: they are JSON too, but mean something else.
     let is_json = essence == "application/json";
     let is_utf_8 = parts
         .filter_map(|parameter| parameter.split_once('='))
@@ -252,7 +252,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        // Lossy decoding would turn different values into the same one.
+        // Refuse bytes that are not UTF-8: a lossy decoder would turn different values into the same one.
         if percent_decode_str(query).decode_utf8().is_err() {
             let detail = Text::key("problem-query-not-utf-8");
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
@@ -274,7 +274,8 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for PositionQuery<T> {
     }
 }
 
-/// The parameters of a query, each at most once. Bytes that are not UTF-8 are replaced.
+/// The parameters of a query as a JSON object. A parameter that occurs twice is refused. Bytes that are
+/// not UTF-8 are replaced.
 fn parameters(query: &str) -> Result<Value, Problem> {
     let mut parameters = Map::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -303,8 +304,8 @@ pub(crate) struct NoParameters {}
 /// Refuses any query parameter.
 pub(crate) type NoQuery = Query<NoParameters>;
 
-/// The condition in `If-Match` (RFC 9110, section 13.1.1). Of the tags that the RFC allows, only a single
-/// one is accepted.
+/// The condition in `If-Match` (RFC 9110, section 13.1.1). The RFC allows a list of tags; only a single tag
+/// is accepted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfMatch {
     /// The header is missing.
@@ -335,7 +336,7 @@ impl IfMatch {
             let version: u64 = tag.parse().ok()?;
             (version.to_string() == tag).then_some(version)
         });
-        // A tag that docg never gave matches no version.
+        // No resource has this version, so a tag that docg never gave matches none.
         Ok(Self::Version(version.unwrap_or(u64::MAX)))
     }
 

@@ -21,7 +21,7 @@ use crate::{caller::Caller, extract::idempotency_key, problem::Problem, router::
 
 /// How long an answer is stored.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// How long a running call reserves its key. If its process dies, the key is free after that.
+/// How long a running call reserves its key. If the process dies, the key is free after this time.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 /// The interval at which a repeated call checks for the first call's answer.
 const POLL: Duration = Duration::from_millis(20);
@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(crate) struct KeyedRequest {
     key: String,
-    /// The route and the body.
+    /// The route and the body, so that a key that comes with another request is refused.
     content: String,
 }
 
@@ -61,8 +61,8 @@ pub(crate) fn of(
 /// The result of a call: the answer's status and body, or a problem.
 pub(crate) type CallResult = Result<(StatusCode, Value), Problem>;
 
-/// Makes a call, and makes it only once for its key. Errors are not stored: a failed call may be
-/// repeated.
+/// Makes a call only once for its key: a repeated request gets the stored answer. Errors are not stored, so
+/// a failed call may be repeated.
 ///
 /// If the client disconnects, the call continues, so that its answer is stored for a repeated request.
 pub(crate) async fn once<F>(
@@ -86,8 +86,7 @@ where
     keyed(state, key, call).await
 }
 
-/// Like [`once`], for a caller whose credentials are the token of a link. Keys are separate for each
-/// token.
+/// Like [`once`], for an approver, whose credential is the token of a link. Each token has its own keys.
 pub(crate) async fn once_for_token<F>(
     state: &AppState,
     token: &str,
@@ -123,7 +122,7 @@ where
     }
 }
 
-/// Runs work to its end, even if the caller stops waiting.
+/// Runs work to its end, even if the client disconnects and this future is dropped.
 async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work.in_current_span()).await {
         Ok(done) => done,
@@ -134,7 +133,7 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 struct Key {
     ttl_key: TtlKey,
     fingerprint: String,
-    /// True if the answer holds texts for technicians, which other callers must not get.
+    /// True if the answer holds texts for technicians. A caller who may not see them must not get the answer.
     technical: bool,
 }
 
@@ -214,7 +213,7 @@ impl Key {
     }
 }
 
-/// A JSON answer. If the body has a `version`, it becomes the entity tag.
+/// A JSON answer. If the body has a `version`, the version becomes the entity tag.
 pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{AuthError, Authenticator, Principal, bearer};
 
-/// The least length of a secret, in bytes. A secret shorter than the hash weakens it (RFC 7518,
-/// section 3.2).
+/// The least length of a secret, in bytes. RFC 7518, section 3.2, requires a secret that is not shorter
+/// than the hash.
 const SHORTEST_SECRET: usize = 32;
 
 /// Authenticates by signed tokens of one issuer, with one key and one algorithm. A token that names
@@ -53,7 +53,7 @@ impl JwtTokens {
     ///
     /// # Errors
     ///
-    /// `ShortSecret`.
+    /// `ShortSecret` if the secret has fewer than 32 bytes.
     pub fn hs256(secret: &[u8]) -> Result<Self, JwtKeyError> {
         if secret.len() < SHORTEST_SECRET {
             return Err(JwtKeyError::ShortSecret);
@@ -64,31 +64,31 @@ impl JwtTokens {
         ))
     }
 
-    /// Accepts tokens that are signed with the RSA key of this public key, in PEM (RS256).
+    /// Accepts tokens that this RSA public key, in PEM, verifies (RS256).
     ///
     /// # Errors
     ///
-    /// `Unreadable`.
+    /// `Unreadable` if the text is not a public key of this kind in PEM.
     pub fn rs256(pem: &[u8]) -> Result<Self, JwtKeyError> {
         let key = DecodingKey::from_rsa_pem(pem).map_err(unreadable)?;
         Ok(Self::new(key, Algorithm::RS256))
     }
 
-    /// Accepts tokens that are signed with the P-256 key of this public key, in PEM (ES256).
+    /// Accepts tokens that this P-256 public key, in PEM, verifies (ES256).
     ///
     /// # Errors
     ///
-    /// `Unreadable`.
+    /// `Unreadable` if the text is not a public key of this kind in PEM.
     pub fn es256(pem: &[u8]) -> Result<Self, JwtKeyError> {
         let key = DecodingKey::from_ec_pem(pem).map_err(unreadable)?;
         Ok(Self::new(key, Algorithm::ES256))
     }
 
-    /// Accepts tokens that are signed with the Ed25519 key of this public key, in PEM.
+    /// Accepts tokens that this Ed25519 public key, in PEM, verifies.
     ///
     /// # Errors
     ///
-    /// `Unreadable`.
+    /// `Unreadable` if the text is not a public key of this kind in PEM.
     pub fn ed25519(pem: &[u8]) -> Result<Self, JwtKeyError> {
         let key = DecodingKey::from_ed_pem(pem).map_err(unreadable)?;
         Ok(Self::new(key, Algorithm::EdDSA))
@@ -135,7 +135,7 @@ fn unreadable(error: impl fmt::Display) -> JwtKeyError {
     JwtKeyError::Unreadable(error.to_string())
 }
 
-/// The claims of a token that docg needs. As JSON they are also the receipt.
+/// The claims of a token that docg needs. Written as JSON they are also the token's receipt.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     sub: String,
@@ -174,7 +174,7 @@ impl Authenticator for JwtTokens {
         Ok(self.claims(headers)?.principal())
     }
 
-    /// The token's claims without its signature, so that the receipt is no token.
+    /// The token's claims without its signature, so that nobody can use the receipt as a token.
     async fn receipt(&self, headers: &HeaderMap) -> Result<String, AuthError> {
         serde_json::to_string(&self.claims(headers)?).map_err(|_| AuthError)
     }
@@ -281,7 +281,7 @@ mod tests {
         for headers in [
             signed(Algorithm::HS256, &other, &claims(good.clone())),
             signed(Algorithm::HS384, &own, &claims(good.clone())),
-            // {"alg":"none"}
+            // A token with the header {"alg":"none"} and without a signature.
             with(&format!("eyJhbGciOiJub25lIn0.{}.", "eyJzdWIiOiJhIn0")),
             with("a.b.c"),
             HeaderMap::new(),
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(tokens.recognize(&stale).await, Err(AuthError));
     }
 
-    /// The key pair of RFC 8037, appendix A.1.
+    /// The keys are the pair of RFC 8037, appendix A.1.
     #[tokio::test]
     async fn a_public_key_verifies_and_is_no_secret() {
         let public =

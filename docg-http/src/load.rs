@@ -1,5 +1,5 @@
-//! Limits the requests at once by number, and their bodies by size. Requests beyond the limits are
-//! refused at once, so that the others are answered in time.
+//! Limits how many requests run at the same time, and how much memory their bodies take. Requests beyond
+//! the limits are refused immediately, so that the others are answered in time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,11 +16,11 @@ use crate::{options::HttpOptions, problem::Problem, router::AppState};
 /// Routes that are answered under any load, because monitoring needs them.
 const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// The room that is left for requests and bodies.
+/// The permits that are left for requests and for the memory of bodies.
 #[derive(Debug)]
 pub(crate) struct Load {
     requests: Semaphore,
-    /// One permit for each kibibyte.
+    /// One permit for each kibibyte of bodies in memory.
     bodies: Arc<Semaphore>,
 }
 
@@ -34,7 +34,7 @@ impl Load {
     }
 }
 
-/// The room that a request's body occupies, until the answer begins.
+/// The memory that is reserved for a request's body, until the answer begins.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyRoom {
     bodies: Arc<Semaphore>,
@@ -42,7 +42,7 @@ pub(crate) struct BodyRoom {
 }
 
 impl BodyRoom {
-    /// Takes room for so many more bytes.
+    /// Reserves memory for so many more bytes of the body, or refuses the request with 503.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Problem> {
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let more = Arc::clone(&self.bodies)
@@ -63,7 +63,7 @@ fn overloaded() -> Problem {
         .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
-/// Admits a request if there is room for it; else answers 503.
+/// Runs a request if fewer than [`HttpOptions::requests`] are running; else answers 503.
 pub(crate) async fn admit(
     State(state): State<AppState>,
     mut request: Request,

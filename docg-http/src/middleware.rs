@@ -74,7 +74,7 @@ fn is_traceparent(value: &str) -> bool {
     }
 }
 
-/// Headers that may be given only once: of two values, it would be unclear which one is meant.
+/// Headers that a request may have only once: of two values, it would be unclear which one is meant.
 const SINGLE: [&str; 6] = [
     "content-type",
     "idempotency-key",
@@ -84,7 +84,7 @@ const SINGLE: [&str; 6] = [
     "x-organization-id",
 ];
 
-/// The name of a header that was given more than once, but may be given only once.
+/// The name of a header of [`SINGLE`] that the request has more than once, if any.
 fn given_twice(headers: &HeaderMap) -> Option<&'static str> {
     let mut names = SINGLE.into_iter();
     names.find(|name| headers.get_all(*name).iter().nth(1).is_some())
@@ -100,7 +100,7 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
         .is_some_and(|route| route.as_str().ends_with("/stream"));
     let event_source = is_stream && later::is_event_source(request.method(), request.headers());
     request.extensions_mut().insert(facts.clone());
-    // Log only the path, with tokens replaced: a query may hold a token too.
+    // Log the path with tokens replaced, and no query, which may hold a token too.
     let span = tracing::info_span!(
         "request",
         correlation_id = facts.correlation_id,
@@ -153,7 +153,7 @@ pub(crate) async fn secured(mut response: Response) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // An application's own pages may have set their own policy.
+    // Keep a policy that an application's own page has set.
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static(
@@ -165,7 +165,7 @@ pub(crate) async fn secured(mut response: Response) -> Response {
 /// A path for the log. Tokens are replaced, because they are credentials.
 fn without_token<'p>(path: &'p str, route: Option<&str>) -> Cow<'p, str> {
     let mut segments: Vec<&str> = path.rsplit('/').collect();
-    // Count from the end: if the API is nested, the path lacks its beginning.
+    // Count segments from the end: if the API is nested in another router, the path may lack its beginning.
     let at = match route {
         Some(route) => route.rsplit('/').position(|name| name == "{token}"),
         // A path that matches no route may be a mistyped link with a token.
@@ -182,12 +182,12 @@ fn without_token<'p>(path: &'p str, route: Option<&str>) -> Cow<'p, str> {
     Cow::Owned(segments.join("/"))
 }
 
-/// Renders an error as a problem: a handler's own, or a refusal of the framework.
+/// Renders an error as a problem, whether a handler returned it or the web framework refused the request.
 fn rendered(mut response: Response, facts: &RequestFacts, head: bool) -> Response {
     let status = response.status();
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
-        // Answers of an application's own routes, such as pages, may have bodies of their own.
+        // Leave successes as they are, and error pages of an application's own routes.
         None if !(status.is_client_error() || status.is_server_error())
             || has_own_body(&response) =>
         {
@@ -214,7 +214,7 @@ fn has_own_body(response: &Response) -> bool {
         .is_some_and(|value| value.starts_with("application/") || value.starts_with("text/html"))
 }
 
-/// Limits the time until an answer begins.
+/// Limits the time until an answer begins. After that time, answers 503 `timeout`.
 pub(crate) async fn time_limit(
     State(state): State<AppState>,
     request: Request,

@@ -47,10 +47,10 @@ pub struct HttpOptions {
     pub heartbeat: Duration,
     /// The largest accepted request body, in bytes.
     pub max_body: usize,
-    /// The limit of request bodies in memory at once, in bytes. Requests beyond it are answered 503. A
-    /// parsed body takes several times its size in addition.
+    /// The limit of all request bodies in memory at once, in bytes. Requests beyond the limit are answered
+    /// 503. In addition, a parsed body takes several times its size.
     pub body_memory: usize,
-    /// The limit of requests at once, without open streams. Requests beyond it are answered 503.
+    /// The limit of requests at once, not counting open streams. Requests beyond the limit are answered 503.
     pub requests: usize,
     /// How long a request may take until its answer begins. Streams stay open longer.
     pub request_timeout: Duration,
@@ -60,15 +60,16 @@ pub struct HttpOptions {
     pub streams: usize,
     /// How long a reader may take for one event. A slower reader's stream is closed; the reader reconnects
     /// with its last event id. Serve with [`serve`](crate::serve) or a
-    /// [`WriteTimeout`](crate::WriteTimeout), so that its connection is closed too.
+    /// [`WriteTimeout`](crate::WriteTimeout), so that the reader's connection is closed too.
     pub slow_reader: Duration,
     /// How long a stream stays open, give or take a tenth. Then its reader reconnects with its last event
     /// id, and is authenticated again.
     pub stream_age: Duration,
     /// Cancel this token first in a shutdown. `GET /readyz` then answers 503, so that load balancers send
-    /// no more requests. Everything else continues.
+    /// no more requests. All other routes and open streams continue.
     pub draining: CancellationToken,
-    /// Cancel this token before the server closes its connections. All streams then end.
+    /// Cancel this token before the server closes its connections. All streams then end within
+    /// [`drain_over`](HttpOptions::drain_over).
     pub shutdown: CancellationToken,
     /// The time over which streams end at shutdown, so that not all clients reconnect at once.
     pub drain_over: Duration,
@@ -83,7 +84,7 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
-    /// The defaults, with the two values that have none.
+    /// The default options. Only the authenticator and the cursor key have no default.
     #[must_use]
     pub fn new(authenticator: Arc<dyn Authenticator>, cursor_key: [u8; 32]) -> Self {
         Self {

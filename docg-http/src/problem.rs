@@ -1,7 +1,7 @@
 //! Errors as RFC 9457 problem details.
 //!
 //! A handler returns a [`Problem`]; the outermost layer renders it with the request's language and
-//! correlation id. Refusals of the framework itself are rendered the same way.
+//! correlation id. The layer also turns refusals of the web framework into problems.
 
 use axum::{
     body::Body,
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
-    /// A detail text that replaces the code's own.
+    /// A detail text that replaces the text that [`WORDS`] has for the code.
     detail: Option<Box<Text>>,
     errors: Vec<FieldFault>,
     members: Map<String, Value>,
@@ -69,7 +69,7 @@ const WORDS: &[(&str, (&str, &str, &str))] = &[
     ("internal_error", ("Internal error", "Something went wrong on our side. It has been recorded.", "Ocorreu um erro do nosso lado. Ele foi registrado.")),
 ];
 
-/// The texts of a code. An application's own code has those of the last one, `internal_error`.
+/// The texts of a code. A code that an application made up gets the texts of `internal_error`.
 fn words(code: &str) -> Words {
     let known = WORDS.iter().find(|(known, _)| *known == code);
     let &(title, en, pt) = known
@@ -138,7 +138,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
     }
 
-    /// Sets a detail text that replaces the code's own.
+    /// Sets a detail text that replaces the default text of the code.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Text>) -> Self {
         self.detail = Some(Box::new(detail.into()));
@@ -159,7 +159,7 @@ impl Problem {
         self
     }
 
-    /// The problem for a status with which the framework itself refused a request.
+    /// The problem for a status with which the web framework itself refused a request.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let code = match status {
             StatusCode::NOT_FOUND => "not_found",
@@ -232,7 +232,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.render(Locale::En, "");
-        // The outermost layer renders it again, with the request's language and correlation id.
+        // The outermost layer renders the problem again, with the request's language and correlation id.
         response.extensions_mut().insert(self);
         response
     }
@@ -290,7 +290,7 @@ impl From<EngineError> for Problem {
                     StoreErrorKind::KeyReused => {
                         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
-                    // Such a name comes only from a handler's signature request, and no API call stores one.
+                    // Only a signature request's name at a provider can be taken. No API call stores one.
                     StoreErrorKind::NameTaken => {
                         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
                     }
@@ -302,8 +302,8 @@ impl From<EngineError> for Problem {
     }
 }
 
-/// The problem for a vote that does not count. It names the decision, its author and its time, so that a
-/// page can show who decided first.
+/// The problem for a vote that does not count. The problem names the decision, its author and its time, so
+/// that a page can show who decided first.
 fn vote_refused(refusal: &VoteRefusal) -> Problem {
     let approval = &refusal.approval;
     let own = approval

@@ -115,8 +115,8 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(openapi::get))
 }
 
-/// Puts the layers around routes: request facts and headers, problems for errors, panics, limits of load
-/// and time, metrics, CORS.
+/// Puts the API's layers around routes. They read request facts, set headers, render errors and panics as
+/// problems, limit load and time, measure requests, and answer CORS.
 pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
     routes
         .fallback(|| async { Problem::not_found() })
@@ -125,7 +125,7 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::facts))
         .layer(from_fn_with_state(state.clone(), metrics::measure))
-        // Outside the layer that renders errors, so that pages of other origins can read errors too.
+        // CORS is outside the layer that renders errors, so that pages of other origins can read errors too.
         .layer(option_layer(cors(&state.options.cors_origins)))
         .layer(map_response(middleware::secured))
         .with_state(state.clone())

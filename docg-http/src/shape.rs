@@ -19,11 +19,11 @@ use serde_json::{Error, Map, Value};
 
 use crate::problem::Problem;
 
-/// The most faults that are reported of one value, because each costs another read of it.
+/// The most faults that are reported for one value. Each fault costs another read of the value.
 const MOST: usize = 100;
 
-/// The values that replace a wrong one, tried in order until the rest can be read. The first try
-/// removes the wrong value, or makes it null in an array.
+/// The values that replace a wrong value, tried in order until the rest can be read. The first try
+/// removes the wrong value; in an array, the first try makes it null.
 const STAND_INS: [fn() -> Value; 6] = [
     || Value::Null,
     || Value::String(String::new()),
@@ -33,7 +33,7 @@ const STAND_INS: [fn() -> Value; 6] = [
     || Value::Bool(false),
 ];
 
-/// Converts a value to a type. The problem names all faults at once.
+/// Converts a value to a type. If that fails, the problem names all faults at once.
 pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
     match read_on(value) {
         (Some(typed), faults) if faults.is_empty() => Ok(typed),
@@ -43,12 +43,12 @@ pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
 
 /// Reads a workflow as far as possible, with the faults of its shape.
 pub(crate) fn workflow(value: &Value) -> (Option<WorkflowDraft>, Vec<FieldFault>) {
-    // Read node by node, so that a fault costs another read of its own node only.
+    // Read node by node, so that a fault costs only another read of its node.
     let mut frame = value.clone();
     let nodes = frame.get_mut("nodes").and_then(Value::as_array_mut);
     let nodes = nodes.map(std::mem::take).unwrap_or_default();
     let (mut draft, mut faults) = read_on::<WorkflowDraft>(&frame);
-    // Read one more than is allowed, so that a later check finds that there are too many.
+    // Read one node more than is allowed, so that a later check finds that there are too many.
     for (index, node) in nodes.iter().take(MAX_NODES + 1).enumerate() {
         let (node, found) = read_on::<NodeDraft>(node);
         let at = format!("/nodes/{index}");
@@ -61,8 +61,8 @@ pub(crate) fn workflow(value: &Value) -> (Option<WorkflowDraft>, Vec<FieldFault>
     (draft, faults)
 }
 
-/// Converts a value to a type as far as possible, with its faults. Serde stops at the first fault, so
-/// the faulty part is replaced and the rest is read again.
+/// Converts a value to a type as far as possible, and returns all faults. Serde stops at the first fault,
+/// so the faulty part is replaced and the value is read again.
 fn read_on<T: DeserializeOwned>(value: &Value) -> (Option<T>, Vec<FieldFault>) {
     let mut fault = match read(value) {
         Ok(typed) => return (Some(typed), Vec::new()),
@@ -72,7 +72,7 @@ fn read_on<T: DeserializeOwned>(value: &Value) -> (Option<T>, Vec<FieldFault>) {
     let mut faults: Vec<FieldFault> = Vec::new();
     let mut tried: HashMap<String, usize> = HashMap::new();
     loop {
-        // A fault inside a replacement is not the caller's.
+        // Do not report a fault inside a replacement: the caller did not send it.
         let known = faults
             .iter()
             .any(|known| contains(&known.pointer, &fault.pointer));
@@ -105,8 +105,8 @@ pub(crate) fn contains(outer: &str, inner: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Puts a value at a place. Without a value, a field is removed, and an array's item or the whole value
-/// becomes null. Returns false if there is no such place.
+/// Puts a new value where the pointer points. If `new` is `None`, a field is removed, and an array's item
+/// or the whole value becomes null. Returns false if the pointer leads nowhere.
 fn put(value: &mut Value, pointer: &str, new: Option<Value>) -> bool {
     let Some((parent, name)) = pointer.rsplit_once('/') else {
         *value = new.unwrap_or_default();
@@ -170,13 +170,13 @@ pub(crate) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Appends a name to a JSON pointer. One buffer serves a whole value, because names may be long.
+/// Appends a name to a JSON pointer. Callers use one buffer for a whole value, because names may be long.
 pub(crate) fn push_token(pointer: &mut String, name: &str) {
     pointer.push('/');
     pointer.push_str(&escaped(name));
 }
 
-/// The place of the first text with a NUL below `at`. Not every store can store a NUL.
+/// The JSON pointer of the first text below `at` that holds a NUL. Not every store can keep a NUL.
 pub(crate) fn find_nul(value: &Value, at: &mut String) -> Option<String> {
     let length = at.len();
     match value {
@@ -198,8 +198,8 @@ pub(crate) fn find_nul(value: &Value, at: &mut String) -> Option<String> {
     }
 }
 
-/// Reads a value like serde_json, with two exceptions. An array is not accepted as a struct; serde would
-/// read `["a", "b"]` as the fields in order. A whole float such as `2.0` is accepted as an integer, as
+/// Reads a value as serde_json does, with two exceptions. An array is not accepted as a struct: serde_json
+/// would read `["a", "b"]` as the fields in order. A whole float such as `2.0` is accepted as an integer, as
 /// in JSON Schema (2020-12, core, section 4.2.3), which describes the API.
 #[derive(Clone, Copy)]
 struct Strict<'a>(&'a Value);
@@ -213,7 +213,7 @@ impl<'a> IntoDeserializer<'a, Error> for Strict<'a> {
 
 /// The integer value of a number that is written with a fraction or an exponent, if it is whole.
 fn integral(value: &Value) -> Option<i64> {
-    /// The largest float below which every integer is exact (IEEE 754 binary64).
+    /// 2^53: a float holds every integer up to this one exactly (IEEE 754 binary64).
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let number = value.as_f64().filter(|_| value.is_f64())?;
     // Lossless: the number is whole and within the exact range.

@@ -1,9 +1,9 @@
-//! The whole engine on the memory adapters: five-step executions with everything recorded - events,
-//! log entries, audit hashes - while few or many are in flight, while one organization has more than its share
-//! of the workers, and while finished ones pile up.
+//! Benchmarks of the whole engine on the memory adapters. Executions have five steps and record everything:
+//! events, log entries and audit hashes. Three groups vary the number in flight, the backlog of one
+//! organization beyond its share of the workers, and the number of finished executions that are kept.
 //!
-//! `DOCG_BENCH_FINISHED` sets how many finished executions are kept (200,000; 1,000 in a smoke
-//! run). Each takes about 20 kB of memory.
+//! `DOCG_BENCH_FINISHED` sets how many finished executions the store keeps (default: 200,000; in a smoke run:
+//! 1,000). Each takes about 20 kB of memory.
 
 use std::{
     sync::Arc,
@@ -32,12 +32,12 @@ struct Bench {
     _workers: Workers,
     organization: OrganizationId,
     workflow: WorkflowId,
-    /// Says when a last step has run.
+    /// Receives the id of each execution whose last step has run.
     ended: mpsc::UnboundedReceiver<ExecutionId>,
 }
 
 impl Bench {
-    /// As many executions at once as are asked for, all of one organization.
+    /// A bench whose worker runs `concurrency` executions at once, all of one organization.
     async fn new(concurrency: usize) -> Self {
         Self::with(WorkerOptions::concurrency(concurrency).per_organization(concurrency)).await
     }
@@ -52,7 +52,7 @@ impl Bench {
         let last = move |context: EffectContext, _: Value| {
             let sender = sender.clone();
             async move {
-                // The receiver lives as long as the benchmark.
+                // Ignore the result: the receiver lives as long as the benchmark.
                 let _ = sender.send(context.execution_id);
                 StepOutcome::done(json!({"accepted": true}))
             }
@@ -148,7 +148,7 @@ fn in_flight(criterion: &mut Criterion) {
         let mut bench = runtime.block_on(Bench::new(in_flight));
         group.bench_function(BenchmarkId::new("in_flight", in_flight), |b| {
             b.iter_custom(|count| {
-                // Enough of them that the given number is in flight for most of the time.
+                // Run enough executions that `in_flight` of them are in flight for most of the time.
                 let scale = if smoke() {
                     1
                 } else {
@@ -193,7 +193,7 @@ fn finished(criterion: &mut Criterion) {
         .sample_size(10)
         .measurement_time(Duration::from_secs(5));
     let mut bench = runtime.block_on(Bench::new(100));
-    // The measured runs add some more; they are few beside the kept ones.
+    // The measured runs add some executions to the kept ones, but few in comparison.
     let mut done = 0;
     for keep in [0, kept / 10, kept] {
         runtime.block_on(bench.run(keep.saturating_sub(done), 100));

@@ -1,10 +1,10 @@
-//! The bounds of the store and the bus; nothing grows without one.
+//! The bounds of the store and the bus; nothing grows without a bound.
 
 /// The bounds of a [`MemoryStore`](crate::MemoryStore).
 ///
 /// If executions or bytes reach their bound, the store deletes ended executions, the oldest first, as
-/// [`purge`](docg_core::ports::ExecutionStore::purge) would. If none has ended, calls that add something report
-/// `Full`. The store always accepts a commit, and deletes nothing for it, because the commit records
+/// [`purge`](docg_core::ports::ExecutionStore::purge) would. If none has ended, calls that add something
+/// report `Full`. The store always accepts a commit, and deletes nothing for it, because the commit records
 /// what has already happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -15,8 +15,8 @@ pub struct StoreConfig {
     pub max_inbox: usize,
     /// The maximum number of entries in the TTL store, not counting expired ones.
     pub max_ttl_entries: usize,
-    /// The approximate maximum of bytes for executions with their records, workflows and TTL entries. New ones
-    /// have to fit beside the rest; commits and small signals may exceed the bound.
+    /// The approximate maximum of bytes for executions with their records, workflows and TTL entries. A new
+    /// execution, workflow or TTL entry must fit in; commits and small signals may exceed the bound.
     pub max_bytes: usize,
 }
 
@@ -68,24 +68,26 @@ impl StoreConfig {
 pub struct BusConfig {
     /// The number of events kept for each execution, for readers that come later.
     pub events_per_execution: usize,
-    /// The number of executions whose events are kept. One with a live reader is kept beyond this number.
+    /// The number of executions whose events are kept. Those of an execution with a live reader are kept
+    /// beyond it.
     pub max_executions: usize,
     /// The number of events kept for each organization stream, for readers that reconnect.
     pub events_per_organization: usize,
-    /// The number of organization streams that are kept. One with a live reader is kept beyond this number.
+    /// The number of organization streams that are kept. A stream with a live reader is kept beyond this
+    /// number.
     pub max_organizations: usize,
     /// The number of events that a live reader may be behind before it is cut off.
     pub subscriber_buffer: usize,
-    /// The number of wake-ups that a listener may be behind before it misses some.
+    /// The number of wake-ups that a listener may be behind before it misses wake-ups.
     pub wake_buffer: usize,
-    /// The approximate number of bytes of events kept for readers that come later. Executions get one half,
-    /// organization streams the other.
+    /// The approximate number of bytes of events kept for readers that come later. One half is for
+    /// executions, the other for organization streams.
     pub max_bytes: usize,
 }
 
 impl Default for BusConfig {
-    /// A thousand events for each of ten thousand executions and each of a thousand organizations, in
-    /// 256 MiB at most. A reader may be 256 events behind, a listener 4096 wake-ups.
+    /// A thousand events for each of ten thousand executions and each of a thousand organizations, in 256 MiB
+    /// at most. A live reader may be 256 events behind, a listener for wake-ups 4096 wake-ups.
     fn default() -> Self {
         Self {
             events_per_execution: 1_000,

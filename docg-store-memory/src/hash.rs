@@ -31,7 +31,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_usize(&mut self, _length: usize) {
-        // Ignored, because all ids have the same length.
+        // Ignore the length: it is the same for all ids.
     }
 
     fn finish(&self) -> u64 {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 /// The overhead of a separate allocation and of its place in a map.
 const PIECE: usize = 48;
 
-/// The size of a value in serde_json's form. A small object takes ten times as much as its text.
+/// The size of a parsed JSON value. A small object takes ten times as much memory as its text.
 pub(crate) fn value(value: &Value) -> usize {
     size_of::<Value>()
         + match value {
@@ -51,7 +51,7 @@ pub(crate) fn event(event: &Event) -> usize {
             EventData::StepFailed { error_human, .. } | EventData::Failed { error_human, .. } => {
                 text(error_human)
             }
-            // Shared with the run state, so at worst it is counted twice.
+            // The run state shares the summary, so at worst it is counted twice.
             EventData::PreflightCompleted { summary } => record(&**summary),
             EventData::Paused { reason, .. } | EventData::Canceled { reason, .. } => {
                 reason.as_ref().map_or(0, String::len)
@@ -88,7 +88,7 @@ pub(crate) fn step(step: &Step) -> usize {
         + step.output.as_deref().map_or(0, value)
 }
 
-/// The size of records that are only ever appended.
+/// The size of events, log entries and audit rows, which are only ever appended.
 pub(crate) fn rows(
     events: &[Arc<Event>],
     logs: &[Arc<LogEntry>],
@@ -112,7 +112,7 @@ pub(crate) fn record(record: &impl Serialize) -> usize {
         }
     }
     let mut counter = Counter(2 * PIECE);
-    // A record without a JSON form counts only as overhead.
+    // A record that cannot be written as JSON counts only as overhead.
     let _ = serde_json::to_writer(&mut counter, record);
     counter.0
 }

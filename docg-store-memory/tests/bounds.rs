@@ -1,10 +1,9 @@
-//! What happens at the bounds.
+//! The store and the bus at their bounds.
 
 use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{self, CommitFixture, RunFixture, at, events, fact, signal},
-    engine::{Engine, WorkerOptions, WorkersRunning},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
         BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, ExecutionReader,
@@ -31,7 +30,7 @@ async fn take(store: &MemoryStore, id: ExecutionId) -> Claimed {
 }
 
 #[tokio::test]
-async fn a_full_store_takes_no_run_until_one_is_purged() {
+async fn a_full_store_refuses_executions_until_one_is_purged() {
     let store = MemoryStore::new(StoreConfig::default().max_executions(2));
     let organization = OrganizationId::new();
     let first = RunFixture::of(organization).build();
@@ -66,7 +65,7 @@ async fn a_full_store_takes_no_run_until_one_is_purged() {
 }
 
 #[tokio::test]
-async fn a_full_inbox_takes_no_signal_until_one_is_settled() {
+async fn a_full_inbox_refuses_signals_until_one_is_settled() {
     let store = MemoryStore::new(StoreConfig::default().max_inbox(2));
     let organization = OrganizationId::new();
     let run = RunFixture::of(organization).build();
@@ -134,7 +133,7 @@ async fn the_bus_forgets_the_execution_that_was_quiet_longest() {
     for events in [&read, &quiet, &new, &newer] {
         bus.publish(&events[..1]).await.expect("publishes");
     }
-    // What is read stays, though it is the oldest.
+    // An execution with a reader stays, though it is the oldest.
     bus.publish(&read[1..]).await.expect("publishes");
     for seq in 1..=2 {
         assert_eq!(
@@ -194,7 +193,7 @@ async fn streams_end_with_the_bus() {
 }
 
 #[tokio::test]
-async fn a_listener_that_falls_behind_misses_wakes_and_hears_the_latest() {
+async fn a_listener_that_falls_behind_gets_the_latest_wakes() {
     let bus = MemoryBus::new(BusConfig::default().wake_buffer(4));
     let mut wakes = bus.wakes().await.expect("listens");
     let ids: Vec<_> = (0..10).map(|_| ExecutionId::new()).collect();
@@ -204,7 +203,7 @@ async fn a_listener_that_falls_behind_misses_wakes_and_hears_the_latest() {
     assert_eq!(wakes.by_ref().take(4).collect::<Vec<_>>().await, ids[6..]);
 }
 
-/// A run with so many bytes of trigger data.
+/// An execution with so many bytes of trigger data.
 fn heavy(organization: OrganizationId, bytes: usize) -> NewExecution {
     let mut run = RunFixture::of(organization).build();
     let data = serde_json::json!({"text": "x".repeat(bytes)});
@@ -213,7 +212,7 @@ fn heavy(organization: OrganizationId, bytes: usize) -> NewExecution {
 }
 
 #[tokio::test]
-async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses() {
+async fn a_store_that_is_full_of_bytes_purges_ended_executions_and_then_refuses() {
     let store = MemoryStore::new(StoreConfig::default().max_bytes(1_000_000));
     let organization = OrganizationId::new();
     let mut ids = Vec::new();
@@ -232,7 +231,7 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
         "{refused}"
     );
     assert!(store.bytes() <= 1_000_000);
-    // A cancel is taken all the same: it makes room.
+    // A cancel is still accepted, because it makes room.
     let cancel = signal(organization, ids[0], at(0));
     store.signal(cancel).await.expect("is taken");
 
@@ -241,7 +240,7 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
     let end = end.status(Status::Canceled).build();
     store.commit(end).await.expect("commits");
     let ended = store.execution(organization, ids[0]).await.expect("reads");
-    assert!(ended.is_some(), "whoever has ended it can read it");
+    assert!(ended.is_some(), "it can be read after its end");
     store
         .create(heavy(organization, 100_000))
         .await
@@ -249,7 +248,7 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
     assert_eq!(
         store.execution(organization, ids[0]).await.expect("reads"),
         None,
-        "what has ended made it"
+        "it made the room"
     );
     assert!(
         store
@@ -261,14 +260,14 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
 }
 
 #[tokio::test]
-async fn what_can_never_fit_is_refused_and_removes_nothing() {
+async fn an_execution_that_can_never_fit_is_refused_and_removes_nothing() {
     let store = MemoryStore::new(StoreConfig::default().max_bytes(20_000));
     let organization = OrganizationId::new();
     let small = RunFixture::of(organization).build();
     let id = small.state.execution.id;
     store.create(small).await.expect("there is room");
     let claimed = take(&store, id).await;
-    // More than there is room for: what has happened is kept, and can be read.
+    // A commit is kept even if it needs more room than there is.
     let output = Step {
         output: Some(Arc::new(serde_json::json!("y".repeat(50_000)))),
         ..claimed.state.steps[0].clone()
@@ -287,7 +286,7 @@ async fn what_can_never_fit_is_refused_and_removes_nothing() {
 }
 
 #[tokio::test]
-async fn what_goes_gives_its_bytes_back() {
+async fn a_purged_execution_frees_its_bytes() {
     let store = MemoryStore::default();
     let organization = OrganizationId::new();
     for envelope in ["one", "two", "three"] {
@@ -338,31 +337,4 @@ async fn a_bus_that_is_full_of_bytes_forgets_the_oldest_events() {
         .expect("subscribes");
     let event = reader.next().await.expect("goes on").expect("is an event");
     assert_eq!(event.seq, 1);
-}
-
-#[tokio::test]
-async fn workers_begin_and_end_with_any_options() {
-    for concurrency in [0, 1, usize::MAX] {
-        for limit in [0, 1, usize::MAX] {
-            let (store, bus) = (MemoryStore::default(), MemoryBus::default());
-            let engine = Engine::builder(Arc::new(store), Arc::new(bus)).build();
-            let options = WorkerOptions::concurrency(concurrency).per_organization(limit);
-            let workers = engine.start_workers(options);
-            workers.expect("no other workers run").shutdown().await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_engine_has_one_worker_pool_at_a_time() {
-    let (store, bus) = (MemoryStore::default(), MemoryBus::default());
-    let engine = Engine::builder(Arc::new(store), Arc::new(bus)).build();
-    let start = || engine.clone().start_workers(WorkerOptions::default());
-    let first = start().expect("no other workers run");
-    assert_eq!(start().map(drop), Err(WorkersRunning));
-    first.shutdown().await;
-    let second = start().expect("the first were shut down");
-    assert_eq!(start().map(drop), Err(WorkersRunning));
-    drop(second);
-    start().expect("the second were dropped").shutdown().await;
 }

@@ -21,9 +21,9 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
-/// The number of executions, one after the other, so that none shares a transaction with another. The
-/// least cost counts. Effects of real time add to some executions, and to most on a busy machine: a commit
-/// that is no longer held back, the relay's turn, the cleanup of a page.
+/// The number of measured executions. They run one after the other, so that none shares a transaction with
+/// another. Only the lowest cost counts: real time adds to the cost of some executions, and of most on a busy
+/// machine. For example, a commit cannot be delayed any longer, the relay runs, or a page is cleaned up.
 const RUNS: usize = 15;
 
 /// A server with `pg_stat_statements`.
@@ -42,7 +42,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// The least of each number.
+    /// The lowest of each number.
     fn least(of: &[Self]) -> Self {
         let least =
             |number: fn(&Self) -> i64| of.iter().map(number).min().expect("there were runs");
@@ -59,7 +59,7 @@ impl Server {
         let server = PrivateServer::start().await;
         let libraries = "shared_preload_libraries";
         server.configure(libraries, "pg_stat_statements").await;
-        // Autovacuum's work is not caused by executions.
+        // Turn autovacuum off: its work is not caused by executions.
         server.configure("autovacuum", "off").await;
         server.stop_fast();
         server.start_again().await;
@@ -97,8 +97,8 @@ impl Server {
             .expect("resets");
     }
 
-    /// Reads the counts. A statement counts as writing if each of its calls wrote: a reading one may
-    /// occasionally clean up a page, which is written to the log too.
+    /// Reads the counts. A statement counts as writing if each of its calls wrote to the log: a statement
+    /// that only reads may occasionally clean up a page, which is logged too.
     async fn counted(&mut self) -> Counts {
         let row = sqlx::query(
             "SELECT sum(calls)::bigint, (sum(calls) FILTER (WHERE wal_records >= calls))::bigint,
@@ -180,9 +180,10 @@ struct Kind {
     /// ends it, and one comes before each effect, except an effect that is the first step. If the process
     /// that creates the execution also runs it, there is no claim.
     commits: i64,
-    /// All statements. Readers look the execution up, and the relay marks its events as published.
+    /// All statements, including those by which readers look up the execution and the relay marks the
+    /// execution's events as published.
     statements: i64,
-    /// A little more than was measured when the test was written; 500 bytes of it are the trigger data.
+    /// A little more than was measured when the test was written. The trigger data take 500 of these bytes.
     wal_bytes: i64,
 }
 
@@ -260,8 +261,7 @@ async fn a_run_takes_few_transactions_and_little_log() {
     }
 }
 
-/// A clock that runs many times as fast as the system's, so that the engine's own intervals need no
-/// change.
+/// A clock that runs many times as fast as the system's, so that the test can keep the engine's intervals.
 #[derive(Debug)]
 struct FastClock {
     start: Timestamp,
@@ -307,7 +307,8 @@ async fn an_idle_worker_asks_six_times_a_minute_at_most() {
         .start_workers(WorkerOptions::default())
         .expect("no other workers run");
     run(&engine, organization, workflow, 1).await;
-    // The sweep after the execution marks its events as published, and is its last statement.
+    // Wait for the sweep that marks the execution's events as published: it is the last work for the
+    // execution.
     while server.calls_of("SET published").await == 0 {
         tokio::task::yield_now().await;
     }

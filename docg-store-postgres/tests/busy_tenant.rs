@@ -1,5 +1,5 @@
-//! Organizations with more work than their share of leases: no worker is idle while it may claim a due
-//! execution. Tested on both stores.
+//! Organizations with more executions than their share of leases: no worker is idle while it may claim a due
+//! execution. Tested on the memory store and the PostgreSQL store.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 mod support;
 
-/// Much less than the test takes if a single execution waits for a poll.
+/// A test exceeds this time if a single execution waits until a worker polls.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Completions(mpsc::UnboundedSender<()>);
@@ -26,13 +26,13 @@ struct Completions(mpsc::UnboundedSender<()>);
 impl Observer for Completions {
     fn observe(&self, fact: &Fact<'_>) {
         if matches!(fact, Fact::StatusChanged { to } if *to == Status::Completed) {
-            // The test may have ended already.
+            // An error means that the test has already ended.
             let _ = self.0.send(());
         }
     }
 }
 
-/// The work and the workers of a test.
+/// The executions and the worker processes of a test.
 struct Plan {
     /// The number of executions of each organization.
     backlog: Vec<usize>,

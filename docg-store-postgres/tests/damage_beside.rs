@@ -1,5 +1,5 @@
-//! Executions with an unreadable part, also outside their own row: the answers that callers get, and the
-//! effect of a cancel.
+//! Executions with an unreadable part, in their own row or in another table's: the answers that callers get,
+//! and the effect of a cancel.
 
 use std::{
     sync::{Arc, Mutex},

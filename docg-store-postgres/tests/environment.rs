@@ -1,4 +1,4 @@
-//! The faults that an application learns of its database at start.
+//! The faults of its database that an application learns when it connects.
 
 use docg_core::ports::StoreErrorKind;
 use docg_store_postgres::{DatabaseFault, PgStore, PgStoreConfig};
@@ -22,7 +22,7 @@ fn database(url: &str, name: &str) -> String {
     format!("{server}/{name}{settings}")
 }
 
-/// The fault for which a database is refused.
+/// The fault for which connecting to a database is refused.
 async fn refused(url: &str) -> DatabaseFault {
     let error = PgStore::connect(url, PgStoreConfig::default())
         .await

@@ -1,4 +1,4 @@
-//! Faults that a database can cause its clients, on a real server.
+//! Faults of a database as its clients see them, on a real PostgreSQL server.
 
 use std::{io::Write, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
@@ -54,7 +54,7 @@ async fn claim(store: &PgStore, id: ExecutionId) -> Claim {
     store.claim(request).await.expect("claims")
 }
 
-/// Makes the next inserts of events fail with an SQLSTATE, as a server in trouble does.
+/// SQL that makes the next inserts of events fail with an SQLSTATE, as on a server in trouble.
 fn failing_with(sqlstate: &str, condition: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -127,7 +127,7 @@ impl SmallDisk {
         mount.is_ok_and(|status| status.success()).then_some(disk)
     }
 
-    /// A folder that the server may own.
+    /// Makes a folder on the disk that belongs to the server's user.
     fn folder(&self) -> PathBuf {
         let folder = self.0.join("tables");
         std::fs::create_dir(&folder).expect("creates");
@@ -218,7 +218,7 @@ async fn a_lost_race_is_run_again_until_it_is_won() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_commit_fails_alone() {
     let database = support::migrated().await;
-    // One batch at a time, so that the commits share one.
+    // Send one batch at a time, so that the commits share a batch.
     let config = PgStoreConfig::default().batches_at_once(1);
     let store = Arc::new(open(database.url(), config).await);
     let mut all = Vec::new();
@@ -263,7 +263,7 @@ async fn a_statement_that_hangs_is_given_up() {
     let error = asked.expect("is bounded").expect_err("is given up");
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
     transaction.rollback().await.expect("rolls back");
-    // The outcome of the commit is unknown; the execution's version tells.
+    // The outcome of the commit is unknown; the execution's version shows whether it took effect.
     let execution = &claimed.state.execution;
     let found = patient
         .execution(execution.organization_id, execution.id)
@@ -343,7 +343,7 @@ async fn a_standby_is_left_for_the_new_primary() {
         .configure("default_transaction_read_only", "on")
         .await;
     let commit = CommitFixture::on(&claimed).events(1).build();
-    // A session may use the new setting only from its next statement on.
+    // A session may apply the new setting only from its next statement on, so repeat until a statement fails.
     let error = loop {
         match store.create(run()).await {
             Ok(_) => tokio::task::yield_now().await,
@@ -351,7 +351,7 @@ async fn a_standby_is_left_for_the_new_primary() {
         }
     };
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
-    // The sender of the statement is answered before the connection is closed.
+    // The caller gets the error before the store closes the connection, so wait until it is closed.
     let dropped = async {
         while backend().await.iter().any(|pid| before.contains(pid)) {
             tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! Statements that wait too long, callers that give up on them, and sessions that have changed in the
-//! meantime.
+//! Statements that wait too long for a row, callers that give up on them, and sessions that changed
+//! meanwhile.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ async fn claimed(store: &PgStore, organization: OrganizationId) -> Claimed {
     claim.claimed.pop().expect("is free")
 }
 
-/// A pool as a host may have it, without time limits at the server.
+/// A connection pool as an application may bring it: without time limits at the server.
 async fn host_pool(database: &Database, connections: u32) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(connections)
@@ -86,7 +86,7 @@ async fn callers_who_go_away_take_no_connection_with_them() {
     let organization = OrganizationId::new();
     let patient = open(&database, PgStoreConfig::default()).await;
     let id = claimed(&patient, organization).await.lease.execution_id;
-    // The statements wait for the row for a third of this: long enough for both to be seen waiting.
+    // The statements wait for the row for a third of this timeout, long enough that the test sees both wait.
     let config = PgStoreConfig::default().timeout(Duration::from_secs(6));
     let store = Arc::new(PgStore::new(pool, config));
     let mut holder = connect(&database).await;
@@ -132,7 +132,7 @@ async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
     let database = support::migrated().await;
-    // One batch at a time, so that the commits share one.
+    // Send one batch at a time, so that the commits share a batch.
     let config = PgStoreConfig::default().batches_at_once(1);
     for store in [
         open(&database, config.clone()).await,
@@ -152,7 +152,8 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
         });
         let commits: Vec<_> = commits.collect();
         for (claimed, commit) in all.iter().zip(commits) {
-            // The timeout is a third of the default statement timeout, the usual wait for a row.
+            // The limit is a third of the default statement timeout. Most statements wait that long for a
+            // row. Commits share a statement, so they must wait less.
             let result = tokio::time::timeout(PATIENCE / 2, commit).await;
             let result = result.expect("not for long").expect("does not panic");
             match claimed.lease.execution_id == held {
@@ -163,7 +164,7 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
     }
 }
 
-/// Leases, the second of which cannot be renewed, because its row is locked.
+/// Makes three leases. The second cannot be renewed, because `holder` locks its execution's row.
 async fn leases(store: &PgStore, holder: &mut PgConnection) -> Vec<Lease> {
     let organization = OrganizationId::new();
     let mut leases = Vec::new();
@@ -174,7 +175,7 @@ async fn leases(store: &PgStore, holder: &mut PgConnection) -> Vec<Lease> {
     leases
 }
 
-/// True if nobody else can claim the execution before the new end of its lease.
+/// True if no other worker can claim the execution before the new end of its lease.
 async fn is_prolonged(store: &PgStore, lease: &Lease) -> bool {
     let request = ClaimRequest {
         worker_id: WorkerId::new(),
@@ -202,7 +203,7 @@ async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
         assert_eq!((renewed.lost, renewed.unknown), (vec![], vec![held]));
         assert!(is_prolonged(&store, &leases[0]).await);
         assert!(is_prolonged(&store, &leases[2]).await);
-        // The caller cannot know whether it still has the lease, so it asks again.
+        // The holder of the second lease cannot know whether it still has the lease, so it renews again.
         let error = store
             .renew(&[held], at(90_000))
             .await
@@ -274,9 +275,9 @@ async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() 
     let organization = OrganizationId::new();
     let id = claimed(&store, organization).await.lease.execution_id;
     for change in [
-        // A pooler does this when it gives the sessions to another client.
+        // A connection pooler drops the statements when it gives a session to another client.
         "DEALLOCATE ALL",
-        // A migration does this while other processes serve.
+        // A migration may change a column while other processes serve.
         "ALTER TABLE docg.executions ALTER COLUMN trigger_type TYPE varchar(99)",
     ] {
         let mut sessions = Vec::new();
@@ -300,7 +301,7 @@ async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() 
     }
 }
 
-/// Makes the database check the session of each write of an execution, and refuse a wrong one.
+/// Makes the database run `look`, a check of the session, at each write of an execution.
 async fn look_at_each_write(database: &Database, look: &str) {
     let sql = format!(
         "CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$

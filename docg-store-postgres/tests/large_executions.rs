@@ -1,4 +1,4 @@
-//! A claim loads only a few large executions at once, and none of them is lost.
+//! A claim loads only a few large executions at once. Later claims load the others.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -28,7 +28,7 @@ async fn due(store: &PgStore, now: i64) -> Claim {
     store.claim(request).await.expect("claims")
 }
 
-/// More than a megabyte that the database cannot compress to less than one.
+/// A value of which the database stores more than a megabyte even after compression.
 fn large() -> Value {
     let text = |_| Uuid::new_v4().simple().to_string();
     json!({"texts": (0..60_000).map(text).collect::<Vec<_>>()})
@@ -58,7 +58,7 @@ async fn a_claim_loads_one_very_large_execution_and_leaves_the_others_as_they_we
     for _ in 0..3 {
         small_ones.insert(create(&store, other, None).await);
     }
-    // In the first round nobody has held them; in the second a worker has died.
+    // In the first round no worker has held the executions. In the second, the worker of the first has died.
     for (now, takeovers) in [(0, 0), (2_000, 1)] {
         let mut small_left = small_ones.clone();
         let mut large_left = large_ones.clone();

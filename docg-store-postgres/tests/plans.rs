@@ -26,7 +26,7 @@ use sqlx::{
 mod plan;
 mod support;
 
-/// Fills in ten thousand executions of a hundred organizations, each with some rows of each kind.
+/// SQL that adds ten thousand executions of a hundred organizations, each with some rows of each kind.
 const FILL: &str = "
     INSERT INTO docg.node_type_sets (node_types) VALUES ('{extract,render}');
     INSERT INTO docg.definitions (hash, definition)
@@ -268,7 +268,7 @@ async fn call_everything(store: &PgStore) {
         .expect("purges");
 }
 
-/// The number of uses of each index that serves reads rather than keeping a key unique.
+/// The number of scans of each index that only serves reads. Unique indexes are left out.
 async fn index_scans(pool: &PgPool) -> BTreeMap<String, i64> {
     let rows = sqlx::query(
         "SELECT s.indexrelname::text, s.idx_scan
@@ -282,7 +282,7 @@ async fn index_scans(pool: &PgPool) -> BTreeMap<String, i64> {
 }
 
 async fn sequential_scans(pool: &PgPool) -> BTreeMap<String, i64> {
-    // A session's counters are written only on request.
+    // PostgreSQL may delay a session's counters, so write them now.
     sqlx::query("SELECT pg_stat_force_next_flush()")
         .execute(pool)
         .await
@@ -322,8 +322,8 @@ async fn plans(pool: &PgPool, statements: &[PgRow]) -> Vec<(String, Value)> {
     plans
 }
 
-/// Sorts below a limit that are allowed, because they sort few rows: approvals with one token, and ended
-/// executions that still have signals.
+/// Allowed sorts below a limit. They sort few rows: approvals with one token, and ended executions that still
+/// have signals.
 const SORTED: [&str; 2] = ["a.arrival DESC", "random()"];
 
 #[tokio::test]
@@ -340,7 +340,7 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
     let store = PgStore::new(pool.clone(), PgStoreConfig::default());
     call_everything(&store).await;
 
-    // The reads that really happened, including statements within functions.
+    // The reads that the calls have caused, including those within functions.
     let after = sequential_scans(&pool).await;
     for (table, scans) in &after {
         let grown = scans - before.get(table).copied().unwrap_or(0);
@@ -358,7 +358,7 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
         .collect();
     assert!(unused.is_empty(), "nothing has used {unused:?}");
 
-    // The plans that will be used once they do not depend on the parameters any more.
+    // Check the generic plans: PostgreSQL soon uses them instead of plans for given parameters.
     let statements = sqlx::query(
         "SELECT name, statement, coalesce(array_length(parameter_types, 1), 0)
          FROM pg_prepared_statements WHERE statement ~ 'docg\\.'",
@@ -385,8 +385,8 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
                 .map(|it| format!("{it}:\n{statement}\n{plan:#}")),
         );
     }
-    // The few rows of this test are sorted in no time. With sorting disabled, a plan sorts only if no
-    // index delivers the order.
+    // Sorting the few rows of this test is cheap, so PostgreSQL may prefer it to an index. With sorting
+    // disabled, a plan sorts only if no index delivers the order.
     sqlx::raw_sql("SET enable_sort = off; SET enable_bitmapscan = off; DISCARD PLANS")
         .execute(&pool)
         .await

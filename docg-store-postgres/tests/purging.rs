@@ -1,4 +1,4 @@
-//! Purging many old executions holds up no worker.
+//! Purging many old executions delays no worker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 
 mod support;
 
-/// Makes the deletion of logs wait for an advisory lock, so that a purge keeps its rows locked.
+/// Makes deletions of log entries wait for an advisory lock, so that a purge keeps its rows locked.
 const HELD_UP: &str = "
     CREATE FUNCTION public.hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock(42); RETURN OLD; END $$;
@@ -100,7 +100,7 @@ async fn workers_go_on_while_a_batch_is_being_purged() {
             .status(Status::Completed)
             .build();
         store.commit(ended).await.expect("commits");
-        // The next purge skips the executions that are being purged.
+        // A second purge skips the executions that the first is purging.
         store.purge(at(0), 500).await.expect("purges")
     };
     let purged = tokio::time::timeout(patience, work).await;

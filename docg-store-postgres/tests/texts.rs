@@ -57,7 +57,7 @@ fn odd_text() -> impl Strategy<Value = String> {
         .prop_map(|text| format!("x{}", text.into_iter().collect::<String>()))
 }
 
-/// The accepted result; `None` if the input was rejected properly. A failure of the store is neither.
+/// The accepted result; `None` if the input was rejected properly. A failure of the store fails the test.
 fn answered<T>(answer: Result<T, EngineError>, what: &str) -> Option<T> {
     match answer {
         Ok(given) => Some(given),
@@ -67,7 +67,7 @@ fn answered<T>(answer: Result<T, EngineError>, what: &str) -> Option<T> {
     }
 }
 
-/// A handler that puts the text of its parameter wherever a handler can.
+/// A handler that returns, logs and audits the text of its parameter in every field that takes a text.
 async fn says(context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
     let text = params["text"].as_str().unwrap_or_default().to_owned();
     let entry = LogDraft::new(LogLevel::Ok, text.clone()).tech(&text);
@@ -123,7 +123,7 @@ impl World {
         ControlRequest::new(self.organization, id, Actor::user("ana"))
     }
 
-    /// The execution, once it has ended or waits for a person.
+    /// Waits until the execution has ended or waits for a person.
     async fn rest(&self, id: ExecutionId) -> ExecutionRecord {
         let mut feed = self
             .engine
@@ -175,7 +175,7 @@ impl World {
             odd.trigger_type = text.to_owned();
             odd.correlation_id = text.to_owned();
             answered(engine.start(odd).await, "start by odd names");
-            // If the text is rejected as data, use a harmless one instead.
+            // If the text is rejected as trigger data, start with a harmless text.
             let id = match answered(engine.start(request.clone()).await, "start") {
                 Some(started) => {
                     assert_eq!(*started.record.inputs.trigger_data, data);

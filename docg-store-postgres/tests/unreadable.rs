@@ -1,4 +1,4 @@
-//! Records that have become unreadable, by damage or by another version, hold up nothing else.
+//! Records that have become unreadable, by damage or by another version, do not delay other executions.
 
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ async fn executions_that_cannot_be_read_take_up_no_share_of_the_leases() {
         .damage("UPDATE docg.executions SET waiting_for = '{}'")
         .await;
     let good = world.create().await;
-    // The damaged executions are the longest due, so they come first.
+    // The damaged executions have been due longest, so a claim takes them first.
     assert_eq!(ids(&world.claim_share(0, 3).await), []);
     assert_eq!(ids(&world.claim_share(1, 1).await), [good]);
 }
@@ -197,7 +197,7 @@ async fn an_ended_execution_that_cannot_be_read_goes_when_its_signals_are_old_to
             .replace("$deep", &deep);
         world.damage(&damage).await;
         let purge = async |before| world.store.purge(at(before), 10).await.expect("purges");
-        // A worker holds the execution, and may be able to read it.
+        // A purge keeps an execution that a worker holds: the worker may be able to read it.
         world
             .damage("UPDATE docg.executions SET expires_at = now()")
             .await;
@@ -239,7 +239,7 @@ fn lose_outputs(ids: &[ExecutionId]) -> String {
 }
 
 impl World {
-    /// Creates executions that have ended, each with a signal that came later.
+    /// Creates executions that have ended, each with a signal that arrived after the end.
     async fn ended_and_signaled<const N: usize>(&self) -> [ExecutionId; N] {
         let mut ids = [ExecutionId::new(); N];
         for id in &mut ids {
@@ -347,12 +347,12 @@ async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
         claim = world.claim(0).await;
     }
     assert_eq!(ids(&claim), [good]);
-    // The unreadable execution is put off for a lease, and holds nothing up after that either.
+    // The unreadable execution is put off by one lease, and does not block the good one after that either.
     assert_eq!(ids(&world.claim(1_000).await), [good]);
     assert_eq!(ids(&world.claim(1_001).await), []);
 }
 
-/// Values that a column's type allows and docg never writes.
+/// Values that a column's type allows, but that docg never writes.
 fn bad_values(data_type: &str) -> Vec<String> {
     let deep = format!("'{}{}'", "[".repeat(200), "]".repeat(200));
     let values: &[&str] = match data_type {
@@ -390,7 +390,7 @@ const OF_EXECUTIONS: &[&str] = &[
     "audit_events",
 ];
 
-/// All columns of these tables: table, column, type.
+/// The columns of these tables, each as table, column and type.
 async fn columns(connection: &mut PgConnection, tables: &[&str]) -> Vec<(String, String, String)> {
     let sql = "SELECT table_name::text, column_name::text, data_type::text
         FROM information_schema.columns
@@ -404,8 +404,8 @@ async fn columns(connection: &mut PgConnection, tables: &[&str]) -> Vec<(String,
         .collect()
 }
 
-/// Statements that each damage the execution `$id` in one way: a bad value in one column, in all rows or,
-/// for sequence numbers, in the last; or all rows of a table deleted.
+/// SQL statements that each damage the execution `$id` in one way. Most write a bad value into a column: into
+/// all rows or, for sequence numbers, into the last. The others delete all rows of a table.
 async fn damages(connection: &mut PgConnection) -> Vec<String> {
     let mut damages = Vec::new();
     for (table, column, data_type) in columns(connection, OF_EXECUTIONS).await {
@@ -450,13 +450,13 @@ fn engine(store: &Arc<PgStore>) -> Engine {
         .build()
 }
 
-/// The executions of a list that is read in pages of one.
+/// The executions of an organization, read in pages of one.
 async fn page_through(
     engine: &Engine,
     organization: OrganizationId,
 ) -> Result<Vec<ExecutionId>, String> {
     let (mut ids, mut after) = (Vec::new(), None);
-    // A few more pages than there are executions, to catch a list that goes round.
+    // Read a few more pages than there are executions, to notice a list that starts again.
     for _ in 0..4 {
         let query = ExecutionQuery::of(organization).after(after).limit(1);
         let page = engine.executions(query).await.map_err(|e| e.to_string())?;
@@ -469,7 +469,7 @@ async fn page_through(
     Ok(ids)
 }
 
-/// The checks that fail with one damaged execution beside a good one.
+/// Names the checks that fail when a damaged execution exists beside a good one.
 async fn complaints(
     store: &PgStore,
     engine: &Engine,
@@ -604,7 +604,7 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
             let started = engine.start(request).await.expect("accepted");
             *id = started.record.execution.id;
         }
-        // Do this as a superuser can, bypassing the guards of the audit rows.
+        // Damage the rows as a superuser can, bypassing the guards of the audit rows.
         let damage = damage.replace("$id", &ids[0].to_string());
         let sql = format!(
             "SET session_replication_role = replica; {damage};
@@ -613,7 +613,7 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
         let damaged = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut connection)
             .await;
-        // If the schema refuses the damage, reading need not cope with it.
+        // If the schema rejects the damage, readers never meet it.
         if damaged.is_ok_and(|done| done.rows_affected() > 0) {
             tried += 1;
             let is_gone = damage.starts_with("DELETE");
@@ -771,7 +771,7 @@ async fn what_people_were_asked_for_is_shown_in_reduced_form_where_it_cannot_be_
     for (table, column, data_type) in columns(&mut of_catalog, &tables).await {
         for value in bad_values(&data_type) {
             let damage = format!("UPDATE docg.{table} SET {column} = {value}");
-            // If the schema refuses the value, reading need not cope with it.
+            // If the schema rejects the value, readers never meet it.
             if !run(&damage).await {
                 continue;
             }

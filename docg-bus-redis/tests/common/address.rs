@@ -7,7 +7,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// Leads to one server, and later to another. It is closed with this value.
+/// A proxy that leads to one server, and later to another. Dropping this value closes the proxy.
 pub(crate) struct Address {
     port: u16,
     leads_to: watch::Sender<u16>,
@@ -19,7 +19,7 @@ impl Address {
         Self::moving(server, server).await
     }
 
-    /// One that leads the first who connects to one server, and all others to another.
+    /// An address that leads the first connection to `first`, and all others to `then`.
     pub(crate) async fn moving(first: &PrivateServer, then: &PrivateServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let port = listener.local_addr().expect("is bound").port();
@@ -36,7 +36,7 @@ impl Address {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Who connects from now on gets to this server; those that exist stay.
+    /// Leads new connections to this server. Connections that exist stay where they are.
     pub(crate) fn lead_to(&self, server: &PrivateServer) {
         self.leads_to.send_replace(server.port());
     }
@@ -55,7 +55,7 @@ async fn pass_on(listener: TcpListener, first: u16, leads_to: watch::Receiver<u1
         let port = first.take().unwrap_or(*leads_to.borrow());
         connections.spawn(async move {
             if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
-                // An error is an end too.
+                // An error ends the connection just as well.
                 let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
             }
         });

@@ -1,4 +1,4 @@
-//! What the tests do again and again.
+//! Helpers that the test files share.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 pub(crate) mod address;
@@ -21,7 +21,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
         .expect("comes in time")
 }
 
-/// With a timeout that a busy machine does not run into.
+/// A configuration with a timeout that is long enough for a busy machine.
 pub(crate) fn config(url: &str) -> RedisConfig {
     RedisConfig::new(url)
         .expect("is a URL")
@@ -29,17 +29,17 @@ pub(crate) fn config(url: &str) -> RedisConfig {
         .stream_ttl(Duration::from_secs(120))
 }
 
-/// A bus that has connected.
+/// Opens a bus, and waits until it has connected.
 pub(crate) async fn open(config: RedisConfig) -> Arc<RedisBus> {
     let bus = RedisBus::open(config).expect("is a configuration");
     soon(bus.ready()).await;
     Arc::new(bus)
 }
 
-/// A connection that is no part of a bus.
+/// Opens a connection of the test's own, which belongs to no bus.
 pub(crate) async fn raw(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("is a URL");
-    // Longer than what the tests make the server do.
+    // Longer than any command of the tests takes.
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(Duration::from_secs(10)))
         .set_response_timeout(Some(Duration::from_secs(10)));
@@ -49,7 +49,7 @@ pub(crate) async fn raw(url: &str) -> MultiplexedConnection {
         .expect("connects")
 }
 
-/// Asks in the words of `redis-cli`.
+/// Sends a command that is written as for `redis-cli`, and returns the answer.
 pub(crate) async fn ask<T: redis::FromRedisValue>(
     connection: &mut MultiplexedConnection,
     question: &str,
@@ -61,7 +61,7 @@ pub(crate) async fn ask<T: redis::FromRedisValue>(
     cmd.query_async(connection).await.expect("answers")
 }
 
-/// The connections that neither wait for events nor ask this.
+/// The ids of the connections that publish: neither the reading connection nor the one that asks here.
 pub(crate) async fn publishing(connection: &mut MultiplexedConnection) -> Vec<String> {
     let clients: String = ask(connection, "CLIENT LIST").await;
     let is = |client: &str, cmd: &str| client.contains(&format!(" cmd={cmd}"));
@@ -84,7 +84,7 @@ pub(crate) async fn subscribe(bus: &RedisBus, execution: ExecutionId, after: u64
         .expect("subscribes")
 }
 
-/// The numbers of the next `count` events.
+/// Reads the next `count` events, and returns their numbers.
 pub(crate) async fn next(stream: &mut EventStream, count: usize) -> Vec<u64> {
     let mut seqs = Vec::new();
     while seqs.len() < count {
@@ -94,7 +94,7 @@ pub(crate) async fn next(stream: &mut EventStream, count: usize) -> Vec<u64> {
     seqs
 }
 
-/// The error that ends a stream.
+/// Reads a stream to its end, and returns the error that ends it.
 pub(crate) async fn end(stream: &mut EventStream) -> BusError {
     loop {
         match soon(stream.next()).await {

@@ -31,8 +31,8 @@ pub struct RecommendedAction {
     pub description: Text,
     /// The node concerned.
     pub target_node_id: Option<NodeId>,
-    /// The parameters that a client needs to carry it out. `issue_code` is always present; `fields` lists the
-    /// fields concerned.
+    /// The parameters that a client needs to carry the action out. `issue_code` is always present; `fields`
+    /// lists the fields concerned.
     pub params: Map<String, Value>,
 }
 
@@ -84,7 +84,7 @@ impl RecommendedAction {
     }
 }
 
-/// An action without the node and fields that it applies to.
+/// The reusable part of an action: the action without a node and fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionTemplate {
     /// The machine-readable name, such as `select_template`.
@@ -148,7 +148,8 @@ impl ActionCatalogue {
         RecommendedAction::new(&template, &issue.code, node, field)
     }
 
-    /// The actions for several issues, each once per code and node; its `fields` are those of all its issues.
+    /// The actions for several issues: one per code and node, whose `fields` are those of all issues with
+    /// this code and node.
     #[must_use]
     pub fn for_issues<'i>(
         &self,
@@ -182,8 +183,8 @@ impl ActionCatalogue {
         self.for_code(&error.code, node, || table::for_domain(domain))
     }
 
-    /// The actions for an execution in its current state, and for failed steps that did not stop it. Empty if
-    /// nobody needs to act.
+    /// The actions for an execution in its current state, and for failed steps that did not stop the
+    /// execution. Empty if nobody needs to act.
     #[must_use]
     pub fn for_execution(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
         let mut actions = self.for_status(execution, steps);
@@ -266,7 +267,8 @@ impl ActionCatalogue {
         }
     }
 
-    /// If the outcome of a step is unknown, a person settles it, whatever the error's code.
+    /// The actions for a failed step. If its outcome is unknown, the actions are those that settle the
+    /// outcome, whatever the error's code.
     fn for_step(&self, step: &Step, error: &ErrorContext) -> Vec<RecommendedAction> {
         let node = Some(&step.node_id);
         if step.is_outcome_open()

@@ -3,7 +3,8 @@
 //! The approval step gives each approver a token and stores only its hash. Each approver can vote once with
 //! the token: see [`Engine::approval`](crate::engine::Engine::approval) and
 //! [`Engine::vote`](crate::engine::Engine::vote). The approval is decided once the quorum has approved, or by
-//! one refusal. [`node`] is the node type; it works with every way of delivering tokens.
+//! one refusal. [`node`] makes the handler of the node type; the application decides how tokens are
+//! delivered.
 
 mod node;
 
@@ -34,33 +35,33 @@ pub struct Approval {
     pub message: Option<String>,
     /// The approvers.
     pub approvers: Vec<Approver>,
-    /// The number of approvals needed. One refusal rejects.
+    /// The number of approvals needed. One refusal rejects the request.
     pub quorum: u32,
-    /// The decision; `None` while it is open.
+    /// The decision; `None` before it, and if the approval closed without a decision.
     pub decision: Option<Decision>,
     /// The approver who voted last.
     pub decided_by: Option<String>,
     /// When the approval was requested.
     pub created_at: Timestamp,
-    /// When it was decided, or closed without a decision.
+    /// When the approval was decided, or closed without a decision.
     pub decided_at: Option<Timestamp>,
-    /// When it expires; `None` for never.
+    /// When the approval expires; `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// The effect of an expiry.
+    /// The consequence if the approval expires.
     pub on_expiry: OnExpiry,
-    /// True if some stored data of it cannot be read, and is left empty.
+    /// True if some stored data of the approval cannot be read. The fields concerned are empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
 }
 
-/// A person who may decide.
+/// A person who may vote on an approval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approver {
     /// The address that the link went to.
     pub email: String,
     /// SHA-256 of the token in the link.
     pub token_hash: [u8; 32],
-    /// The vote; `None` before it.
+    /// The vote; `None` if the approver has not voted.
     pub vote: Option<Decision>,
     /// The comment given with the vote.
     pub comment: Option<String>,
@@ -68,13 +69,13 @@ pub struct Approver {
     pub voted_at: Option<Timestamp>,
 }
 
-/// A vote or a decision.
+/// An approver's vote, or the decision that the votes result in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// In favour.
+    /// The vote or decision is in favour.
     Approved,
-    /// Against.
+    /// The vote or decision is against.
     Rejected,
 }
 
@@ -89,7 +90,7 @@ impl Decision {
 pub enum ApprovalStatus {
     /// Votes are awaited.
     Pending,
-    /// The quorum has approved, or its expiry counts as approval.
+    /// The quorum has approved, or the approval expired and its expiry counts as approval.
     Approved,
     /// An approver has rejected.
     Rejected,
@@ -111,8 +112,8 @@ impl ApprovalStatus {
 }
 
 impl Approval {
-    /// The status at a moment. A request past its expiry counts as expired even before the engine has handled
-    /// it: nobody can vote any more.
+    /// The status at the time `now`. An approval past its expiry counts as expired even before the engine has
+    /// handled the expiry: nobody can vote any more.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> ApprovalStatus {
         let ended = self.decided_at.unwrap_or(now);
@@ -145,7 +146,7 @@ impl Approval {
     }
 }
 
-/// The SHA-256 of a token, which is stored in its place.
+/// The SHA-256 of a token. Stores hold this hash instead of the token.
 #[must_use]
 pub fn token_hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()

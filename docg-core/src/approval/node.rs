@@ -1,4 +1,4 @@
-//! The node type `approval`: asks people, and continues once they have approved.
+//! The node type `approval`: its step asks people, and continues once they have approved.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -25,19 +25,19 @@ use crate::{
     },
 };
 
-/// 20 bytes, 160 bits: they cannot be guessed, and the link still fits one line of a mail.
+/// The length of a token. 160 bits cannot be guessed, and the link still fits on one line of a mail.
 const TOKEN_BYTES: usize = 20;
 
 /// Delivers tokens to approvers: by mail, by chat, or to an application's own inbox.
 #[async_trait]
 pub trait ApprovalNotifier: Send + Sync + 'static {
-    /// Delivers a token to an approver. After a crash the same invitation may come again, with the same token
-    /// and the same [key](Invitation::idempotency_key).
+    /// Delivers a token to an approver. After a crash the same invitation may be repeated, with the same
+    /// token and the same [key](Invitation::idempotency_key).
     ///
     /// # Errors
     ///
-    /// A failure of the step. If the retry policy repeats it, approvers who were already invited are invited
-    /// again, with the same token.
+    /// The failure of the step. If the step is retried, approvers who were already invited are invited again,
+    /// with the same token.
     async fn invite(
         &self,
         context: &EffectContext,
@@ -57,7 +57,7 @@ pub struct Invitation {
     pub message: Option<String>,
     /// When the approval expires.
     pub expires_at: Option<Timestamp>,
-    /// The key of this invitation, the same in every attempt.
+    /// The idempotency key of this invitation, the same in every attempt.
     pub idempotency_key: String,
 }
 
@@ -76,8 +76,8 @@ impl fmt::Debug for Invitation {
 /// `approve` or `review`); outputs are `decision`, `decided_by` and `comment`. One refusal fails the step,
 /// whatever the quorum.
 ///
-/// Tokens are derived from `key`, so that a repeat after a crash sends the same ones. Keep the key secret,
-/// and use the same one in all processes.
+/// Tokens are derived from `key`, so that an invitation that is repeated after a crash has the same token.
+/// Keep the key secret, and use the same key in all processes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -112,7 +112,8 @@ pub fn node(key: [u8; 32], notifier: Arc<dyn ApprovalNotifier>) -> Handler {
         .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .param(ParamSpec::optional("on_expiry", on_expiry))
         .outputs(["decision", "decided_by", "comment"])
-        // A repeated invitation does no harm, and only asking again leads on to the wait.
+        // A repeated invitation does no harm, and after a crash the step must invite again to get to its
+        // wait.
         .safe_to_repeat()
         .timeout_ms(180_000);
     Handler::Effect(Arc::new(ApprovalNode {
@@ -199,7 +200,7 @@ impl Fault {
     }
 }
 
-/// The faults of approvers and quorum, as far as they are known: an unknown address is `None`.
+/// The faults of approvers and quorum. An address that is not known yet is `None`.
 fn faults(approvers: &[Option<Address>], quorum: Option<u64>) -> Vec<Fault> {
     let mut seen: HashSet<AddressKey> = HashSet::new();
     let mut faults = Vec::new();
@@ -225,8 +226,8 @@ fn message_fault(message: Option<&str>) -> Option<Fault> {
         .map(Fault::Message)
 }
 
-/// Faults that the declared kinds do not show. Values that only another step gives are checked when this
-/// step runs.
+/// The faults that preflight finds beyond those of the declared kinds. Values that only another step gives
+/// are checked when this step runs.
 fn faults_so_far(params: &Map<String, Value>) -> Vec<Fault> {
     let message = params.get("message").and_then(Value::as_str);
     let message = message_fault(message.filter(|text| !text.contains("{{")));
@@ -250,7 +251,7 @@ fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
 }
 
 impl Params {
-    /// The approvers and the quorum.
+    /// The approvers and the quorum, checked.
     fn asked(&self) -> Result<(Vec<Address>, u32), Fault> {
         if let Some(fault) = message_fault(self.message.as_deref()) {
             return Err(fault);
@@ -259,15 +260,15 @@ impl Params {
         let known: Vec<_> = approvers.iter().cloned().map(Some).collect();
         match faults(&known, self.quorum).into_iter().next() {
             Some(fault) => Err(fault),
-            // The quorum fits: it is at most the number of addresses.
+            // The quorum fits into `u32`: it is at most the number of addresses.
             None => Ok((approvers, self.quorum.unwrap_or(1) as u32)),
         }
     }
 }
 
 impl ApprovalNode {
-    /// Derives an approver's token. It is the same in every attempt. If the step has asked before and a
-    /// person makes it ask again, the token differs, because that is a new question.
+    /// Derives an approver's token, which is the same in every attempt. If a person makes the step ask again
+    /// after an earlier approval, the tokens differ, because that is a new question.
     fn token(&self, context: &EffectContext, email: &str) -> String {
         // See RFC 2104.
         let mut mac =
@@ -317,7 +318,7 @@ impl EffectHandler for ApprovalNode {
                 token,
                 message: params.message.clone(),
                 expires_at,
-                // The token's hash identifies question and approver without revealing the token.
+                // The token's hash identifies this approval and approver without revealing the token.
                 idempotency_key: format!("approval/{}", hex::encode(hash)),
             };
             self.notifier.invite(&context, invitation).await?;

@@ -1,6 +1,6 @@
-//! The lists of cases, and the macros that turn them into tests.
+//! The lists of cases, and the macros that turn the cases into tests.
 //!
-//! A case that is missing here is not exported, so the compiler reports it as unused code.
+//! A case that is missing in these lists is not exported, so the compiler reports it as unused code.
 
 /// Generates one test for each case for stores. The argument is an async function without parameters
 /// that returns a fresh store: an `Arc` of one, an `Arc<dyn Store>`, or a

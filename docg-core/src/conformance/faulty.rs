@@ -1,4 +1,4 @@
-//! Stores and buses that fail as planned.
+//! Decorators that make the calls of a store or a bus fail as a test has planned.
 
 use std::{
     fmt,
@@ -16,20 +16,20 @@ use crate::ports::{
 /// The way in which a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The call is not made, and fails.
+    /// The decorated port is not called, and the caller gets an error.
     Before,
-    /// The call is made, but its answer is lost: the caller gets an error.
+    /// The decorated port is called, but its answer is lost: the caller gets an error.
     After,
-    /// The call is not made, and fails after this time.
+    /// The decorated port is not called, and the caller gets an error after this time.
     Hang(Duration),
-    /// The call is made, and its answer arrives after this time.
+    /// The decorated port is called, and the caller gets its answer after this time.
     Slow(Duration),
 }
 
 /// A call that may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// The number of the call, 1 for the first.
+    /// The number of the call at this decorator, from 1.
     pub number: u64,
     /// The name of the method.
     pub operation: &'static str,
@@ -51,7 +51,7 @@ impl<P: ?Sized> Intercepted<P, Faults> {
         Self::wrap(port, faults)
     }
 
-    /// Creates a decorator that fails one call; 1 is the first.
+    /// Creates a decorator that fails one call: call `number`, counted from 1.
     #[must_use]
     pub fn failing_nth(port: Arc<P>, number: u64, fault: Fault) -> Self {
         Self::new(port, move |call| (call.number == number).then_some(fault))
@@ -79,7 +79,7 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    /// Makes one call, or fails it with `lost` as planned.
+    /// Makes one call, with the fault that is planned for it. `lost` is the error that the caller then gets.
     async fn make<T, E>(
         &self,
         operation: &'static str,

@@ -1,4 +1,4 @@
-//! Executions, commits and events for tests. The defaults are valid; a test sets only what it needs.
+//! Executions, commits and events for tests. The defaults are valid; a test sets only the values it needs.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -26,7 +26,7 @@ use crate::{
     workflow::{Node, OnError, RetryPolicy, Settings, Workflow, handler::OnExpiry},
 };
 
-/// The time `millis` milliseconds after the start of the tests' day.
+/// The time `millis` milliseconds after 2026-01-15T00:00:00Z, the time at which all cases begin.
 #[must_use]
 pub const fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_768_435_200_000 + millis)
@@ -225,7 +225,7 @@ fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
     }
 }
 
-/// Creates the next event of an execution and advances its head.
+/// Creates the next event of an execution, and advances the execution's last event number.
 pub fn event(execution: &mut Execution, data: EventData) -> Arc<Event> {
     execution.heads.event_seq += 1;
     Arc::new(Event {
@@ -243,7 +243,7 @@ pub fn event(execution: &mut Execution, data: EventData) -> Arc<Event> {
     })
 }
 
-/// Creates the next log entry of an execution and advances its head.
+/// Creates the next log entry of an execution, and advances the execution's last log number.
 pub fn log(
     execution: &mut Execution,
     level: LogLevel,
@@ -256,7 +256,7 @@ pub fn log(
         seq: execution.heads.log_seq,
         execution_id: execution.id,
         step_id,
-        // All entries have the same time, so that pages cannot be divided by time.
+        // All entries have the same time, so that a store cannot use the time as the position of a page.
         timestamp: execution.created_at,
         level,
         domain,
@@ -267,7 +267,7 @@ pub fn log(
     }
 }
 
-/// Creates the next audit row in an execution's chain and advances its head.
+/// Creates the next audit row in an execution's chain, and advances the chain's head.
 pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
     let draft =
         AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ops"));
@@ -289,14 +289,13 @@ pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
     row
 }
 
-/// Events 1 to `last` of one execution, for a bus. They belong to organization streams too.
+/// Events 1 to `last` of one execution, of a kind that organization streams include.
 #[must_use]
 pub fn events(last: u64) -> Vec<Arc<Event>> {
     events_of(OrganizationId::new(), last)
 }
 
-/// Events 1 to `last` of one execution of an organization, for a bus. They belong to organization
-/// streams too.
+/// Events 1 to `last` of one execution of an organization, of a kind that organization streams include.
 #[must_use]
 pub fn events_of(organization: OrganizationId, last: u64) -> Vec<Arc<Event>> {
     let mut execution = RunFixture::of(organization).execution();
@@ -313,7 +312,7 @@ pub fn unlisted_event(organization: OrganizationId) -> Arc<Event> {
     event(&mut execution, EventData::Resumed { resumed_by })
 }
 
-/// Builds a [`Commit`] on a claimed execution, or on a state that follows it.
+/// Builds a [`Commit`] on a claimed execution.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct CommitFixture(Commit);
@@ -343,13 +342,13 @@ impl CommitFixture {
         })
     }
 
-    /// Lets the closure change the execution.
+    /// Lets the closure change the execution that the commit stores.
     pub fn with(mut self, change: impl FnOnce(&mut Execution)) -> Self {
         change(&mut self.0.execution);
         self
     }
 
-    /// Lets the closure change the commit.
+    /// Lets the closure change any part of the commit.
     pub fn but(mut self, change: impl FnOnce(&mut Commit)) -> Self {
         change(&mut self.0);
         self
@@ -427,7 +426,8 @@ impl CommitFixture {
         self
     }
 
-    /// Returns the commit. Unless it keeps the lease, it releases it as the execution's state demands.
+    /// Returns the commit. If the commit does not keep the lease, it releases the lease with the due time
+    /// that follows from the execution's state.
     #[must_use]
     pub fn build(self) -> Commit {
         let mut commit = self.0;
@@ -523,7 +523,7 @@ pub fn approval(execution: &Execution, tokens: &[[u8; 32]]) -> Approval {
     }
 }
 
-/// A token hash that no other test uses.
+/// A token hash that no other test uses, because tests may share a store.
 #[must_use]
 pub fn token_hash() -> [u8; 32] {
     let mut hash = [0; 32];
@@ -532,7 +532,7 @@ pub fn token_hash() -> [u8; 32] {
     hash
 }
 
-/// A value of nested arrays and objects with so many levels.
+/// A value of nested arrays and objects with `levels` levels.
 #[must_use]
 pub fn nested(levels: usize) -> Value {
     (1..levels).fold(json!([]), |inner, level| match level % 2 {

@@ -6,7 +6,7 @@ use crate::ports::{EventBus, Store};
 pub struct StoreUnderTest {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// The same data as another process sees it. For a store in one process, the same store.
+    /// The store of another process, over the same data. If all data is in one process, the same object.
     pub peer: Arc<dyn Store>,
     /// Behavior of the store beyond the promises of the port.
     pub capabilities: StoreCapabilities,
@@ -17,8 +17,8 @@ pub struct StoreUnderTest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StoreCapabilities {
-    /// True if organizations take turns within equal priority, even if none has reached its share of
-    /// leases.
+    /// True if organizations take turns among executions of equal priority, even before an organization has
+    /// reached its share of leases.
     pub takes_turns: bool,
 }
 
@@ -43,7 +43,7 @@ impl StoreUnderTest {
         }
     }
 
-    /// Sets the store as another process sees it.
+    /// Sets the store of another process, over the same data.
     #[must_use]
     pub fn peer(mut self, peer: Arc<dyn Store>) -> Self {
         self.peer = peer;
@@ -57,7 +57,7 @@ impl StoreUnderTest {
         self
     }
 
-    /// Keeps a guard until the case ends, such as a database that is dropped with it.
+    /// Keeps a guard until the case ends, such as a database that is deleted when the guard is dropped.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any + Send) -> Self {
         self.guard = Some(Box::new(guard));
@@ -91,7 +91,7 @@ impl<S: Store> From<Arc<S>> for StoreUnderTest {
 pub struct BusUnderTest {
     /// The bus.
     pub bus: Arc<dyn EventBus>,
-    /// The same bus as another process sees it. For a bus in one process, the same object.
+    /// The same bus from another process. If the bus is within one process, the same object.
     pub peer: Arc<dyn EventBus>,
     /// The bounds of the bus.
     pub capabilities: BusCapabilities,
@@ -102,19 +102,20 @@ pub struct BusUnderTest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCapabilities {
-    /// How many events of an execution, and of an organization's stream, the bus keeps at least. 20 or more.
+    /// The least number of events that the bus keeps of an execution, and of an organization's stream. 20 or
+    /// more.
     pub keeps: u64,
-    /// After how many further events the bus has certainly dropped the first.
+    /// The number of further events after which the bus has certainly dropped the oldest.
     pub forgets_after: u64,
-    /// How many events a reader may be behind without being cut off. 8 or more.
+    /// The number of events by which a reader may be behind without being cut off. 8 or more.
     pub buffers: u64,
-    /// How many events behind a reader is certainly cut off.
+    /// The number of events behind at which a reader is certainly cut off.
     pub cuts_off_after: u64,
 }
 
 impl Default for BusCapabilities {
-    /// Keeps 1,000 events and has dropped the first after 10,000 more. Buffers 200 events and cuts a reader
-    /// off at 10,000.
+    /// Keeps 1,000 events, and has dropped the oldest after 10,000 more. Allows a reader to be 200 events
+    /// behind, and cuts a reader off that is 10,000 behind.
     fn default() -> Self {
         Self {
             keeps: 1_000,
@@ -126,15 +127,15 @@ impl Default for BusCapabilities {
 }
 
 impl BusCapabilities {
-    /// Sets how many events of an execution are kept at least, and after how many more the first has
-    /// certainly been dropped.
+    /// Sets how many events of an execution the bus certainly keeps, and after how many more it has certainly
+    /// dropped the oldest.
     #[must_use]
     pub fn history(mut self, keeps: u64, forgets_after: u64) -> Self {
         (self.keeps, self.forgets_after) = (keeps, forgets_after);
         self
     }
 
-    /// Sets how many events a reader may be behind, and at how many it is certainly cut off.
+    /// Sets how many events a reader may be behind, and at how many the bus certainly cuts it off.
     #[must_use]
     pub fn backlog(mut self, buffers: u64, cuts_off_after: u64) -> Self {
         (self.buffers, self.cuts_off_after) = (buffers, cuts_off_after);
@@ -154,7 +155,7 @@ impl BusUnderTest {
         }
     }
 
-    /// Sets the bus as another process sees it.
+    /// Sets the same bus from another process.
     #[must_use]
     pub fn peer(mut self, peer: Arc<dyn EventBus>) -> Self {
         self.peer = peer;
@@ -168,7 +169,7 @@ impl BusUnderTest {
         self
     }
 
-    /// Keeps a guard until the case ends, such as a server that stops with it.
+    /// Keeps a guard until the case ends, such as a server that stops when the guard is dropped.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any + Send) -> Self {
         self.guard = Some(Box::new(guard));

@@ -27,8 +27,8 @@ use crate::{
 pub struct EngineOptions {
     /// How long a lease lasts unless it is renewed. After that, another worker takes over. Leases end by the
     /// wall clocks of the processes, which may differ by a tenth of the lease. If they differ more, the
-    /// process whose clock is ahead may take over an execution that the other still works on. Records stay
-    /// correct, but the effect of the current step may happen twice.
+    /// process whose clock is ahead may take over an execution on which another process still works. Records
+    /// stay correct, but the effect of the current step may happen twice.
     pub lease: Duration,
     /// How long a handler may continue after it was told to stop.
     pub cancel_grace: Duration,
@@ -42,11 +42,11 @@ pub struct EngineOptions {
     /// The longest time between two claims of an idle worker. Half the lease is used instead if it is
     /// shorter.
     pub poll_interval: Duration,
-    /// How often the provider is asked about an open signature request, for webhooks that were lost; at least
-    /// a second. Providers limit how often they may be asked.
+    /// How often the provider is asked about an open signature request, because webhooks may be lost; at
+    /// least a second. Providers limit how often they may be asked.
     pub signature_check: Duration,
-    /// How long a signature provider may take to answer such a question, to remind signers, or to withdraw a
-    /// request.
+    /// How long a signature provider may take to answer a question about a request, to remind signers, or to
+    /// withdraw a request.
     pub signature_timeout: Duration,
 }
 

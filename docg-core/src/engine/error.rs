@@ -5,7 +5,7 @@ use crate::{
     run::Status,
 };
 
-/// Why the engine rejected a call, or failed. Nothing was changed, unless the store did not answer.
+/// Why the engine rejected a call, or failed. The call changed nothing, unless the store did not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {

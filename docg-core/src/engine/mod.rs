@@ -47,7 +47,7 @@ use crate::{
     workflow::{DryRegistry, Registry},
 };
 
-/// Runs workflows over a store and a bus. Cheap to clone; all clones are one engine.
+/// Runs workflows over a store and a bus. Cheap to clone: all clones share one engine.
 ///
 /// Build it with [`Engine::builder`], start [workers](Engine::start_workers), then [start](Engine::start)
 /// executions.

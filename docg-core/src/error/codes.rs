@@ -1,4 +1,5 @@
-//! The error codes that docg itself uses. Handlers add their own; the engine gives no meaning to a code.
+//! The error codes that docg itself uses. Handlers add their own. No decision of the engine depends on a
+//! code.
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal;)+) => {
@@ -21,9 +22,9 @@ codes! {
     TEMPLATE_NOT_SELECTED = "template_not_selected";
     /// The named template does not exist.
     TEMPLATE_NOT_FOUND = "template_not_found";
-    /// The template has a tag that nothing fills, or broken syntax.
+    /// The template has a tag without a value to fill it, or broken syntax.
     TEMPLATE_INVALID_TAGS = "template_invalid_tags";
-    /// The template is large enough to be slow.
+    /// The template is so large that rendering may be slow.
     TEMPLATE_LARGE_FILE = "template.large_file";
     /// The folder to save to does not exist.
     FOLDER_NOT_FOUND = "folder_not_found";
@@ -39,7 +40,7 @@ codes! {
     CALL_FORBIDDEN = "call_forbidden";
     /// The provider account has no credits or no valid plan.
     PAYMENT_REQUIRED = "payment_required";
-    /// The provider has nothing at the given address.
+    /// The provider knows nothing at the address that docg called.
     API_NOT_FOUND = "api_not_found";
     /// A connection cannot be reached or is not active.
     CONNECTION_ERROR = "connection_error";
@@ -55,9 +56,9 @@ codes! {
     DUPLICATE_SIGNER = "duplicate_signer";
     /// An address occurs twice among the approvers.
     DUPLICATE_APPROVER = "duplicate_approver";
-    /// A signer's name is invisible, is not one line, or is an e-mail address.
+    /// A signer's name has no visible character, has several lines, or is an e-mail address.
     INVALID_SIGNER_NAME = "invalid_signer_name";
-    /// A signer's turn is not a whole number from 1 on.
+    /// A signer's `order` is not a whole number from 1 on.
     INVALID_SIGNER_ORDER = "invalid_signer_order";
     /// A value has a field that docg does not know.
     UNKNOWN_FIELD = "unknown_field";
@@ -65,7 +66,7 @@ codes! {
     TOO_MANY = "too_many";
     /// A quorum is zero, or exceeds the number of approvers.
     INVALID_QUORUM = "invalid_quorum";
-    /// The provider asks to slow down.
+    /// The provider rejects calls because there were too many.
     RATE_LIMIT = "rate_limit";
     /// A step did not end within its timeout.
     TIMEOUT = "timeout";
@@ -75,13 +76,13 @@ codes! {
     HANDLER_PANICKED = "handler_panicked";
     /// The outcome of an effect is unknown.
     OUTCOME_UNKNOWN = "outcome_unknown";
-    /// A step's workers died too often.
+    /// Workers died too often while they ran the same step.
     TOO_MANY_TAKEOVERS = "too_many_takeovers";
     /// Workers died too often while they held the execution's lease, whatever they were doing.
     TOO_MANY_INTERRUPTIONS = "too_many_interruptions";
     /// Stored data of the execution cannot be read.
     UNREADABLE = "unreadable";
-    /// A finished step keeps the result that it made before its data was changed.
+    /// A finished step keeps its result, although a person has changed the data that it was made from.
     MADE_FROM_EARLIER_DATA = "made_from_earlier_data";
     /// No handler is registered for the node's type.
     UNKNOWN_NODE_TYPE = "unknown_node_type";
@@ -91,23 +92,23 @@ codes! {
     REVIEW_REJECTED = "review_rejected";
     /// Nobody completed the review in time.
     REVIEW_EXPIRED = "review_expired";
-    /// An approver rejected.
+    /// An approver rejected the approval request.
     APPROVAL_REJECTED = "approval_rejected";
     /// The approvers did not decide in time.
     APPROVAL_EXPIRED = "approval_expired";
-    /// A signer refused.
+    /// A signer refused to sign.
     SIGNATURE_DECLINED = "signature_declined";
     /// Not all signers signed in time.
     SIGNATURE_EXPIRED = "signature_expired";
-    /// The request was withdrawn at the signature provider.
+    /// The signature request was withdrawn at the provider.
     SIGNATURE_CANCELED = "signature_canceled";
-    /// The signature provider refused the request.
+    /// The provider refused the signature request.
     SIGNATURE_REFUSED = "signature_request_refused";
     /// The signed document is not available yet.
     DOCUMENT_NOT_READY = "document_not_ready";
     /// The step was stopped because its execution was canceled.
     CANCELED = "canceled";
-    /// The handler stopped before its effect because it was told to.
+    /// The handler was told to stop, and did so before its effect.
     STOPPED = "stopped";
     /// A handler failed without giving a code.
     ERROR = "error";
@@ -119,6 +120,6 @@ codes! {
     OUTPUT_NOT_STORABLE = "output_not_storable";
     /// A request to people uses a name that leads to another execution: a link, or a provider's envelope.
     REQUEST_NAME_TAKEN = "request_name_taken";
-    /// A step requested something that only a step of another phase may request.
+    /// A step made a request that only a step of another phase may make, such as one for signatures.
     WRONG_PHASE = "wrong_phase";
 }

@@ -2,10 +2,10 @@ use std::fmt;
 
 use crate::i18n::{Locale, Text};
 
-/// A value of a request or a definition that is well formed but wrong.
+/// A fault in one field of a request or a definition: its value is well formed but wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldFault {
-    /// The place, as a JSON pointer into the given value (RFC 6901).
+    /// The field's place, as a JSON pointer (RFC 6901) into the checked value.
     pub pointer: String,
     /// The stable, machine-readable code.
     pub code: &'static str,
@@ -20,10 +20,10 @@ impl fmt::Display for FieldFault {
     }
 }
 
-/// The most faults that a log line or an error text on a console lists.
+/// The largest number of faults that a log line or an error text on a console lists.
 const TOLD: usize = 3;
 
-/// Lists the first faults, and how many more there are.
+/// Lists the first `TOLD` faults, and counts the others.
 pub(crate) fn told(faults: &[FieldFault]) -> String {
     let first: Vec<_> = faults
         .iter()
@@ -37,7 +37,7 @@ pub(crate) fn told(faults: &[FieldFault]) -> String {
 }
 
 impl FieldFault {
-    /// A fault at a place.
+    /// A fault of the field at `pointer`.
     pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<Text>) -> Self {
         Self {
             pointer: pointer.into(),
@@ -46,7 +46,7 @@ impl FieldFault {
         }
     }
 
-    /// Moves the fault into a larger value, which has this one at `place`.
+    /// Moves the pointer into a larger value, which has the checked value at `place`.
     #[must_use]
     pub fn within(mut self, place: &str) -> Self {
         self.pointer.insert_str(0, place);

@@ -25,8 +25,8 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
-    /// Removes control characters and secrets, bounds the texts, and replaces blank ones: they may repeat
-    /// another system's words.
+    /// Removes control characters and secrets, bounds the texts, and replaces blank ones: the texts may
+    /// repeat another system's words.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         let code = storable::printable_cow(self.code, limits::CODE);
         let code = storable::one_line(&code, limits::CODE);
@@ -46,18 +46,24 @@ impl ErrorContext {
     }
 }
 
-/// The class of a failure, which decides what may follow. The engine reads only the class, never the message.
+/// The class of a failure. The class alone decides how the execution goes on; the engine never reads the
+/// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// A retry may succeed; the node's retry policy limits the attempts.
     Retryable,
-    /// A person can repair it: the execution goes to `needs_review`.
+    /// A person can repair the cause: the execution goes to `needs_review`.
     Review,
-    /// A retry changes nothing.
+    /// A retry would fail again; the node's `on_error` decides.
     Final,
-    /// The effect may have happened. The handler's `probe` is asked; if it cannot tell, a person is.
+    /// The effect may have happened. The driver asks the handler with `probe`; if the handler cannot tell, a
+    /// person decides.
     OutcomeUnknown,
+    /// The effect is done, but the answer about it cannot be used. Handled as
+    /// [`OutcomeUnknown`](Self::OutcomeUnknown), but a person who must decide reads why the answer is
+    /// unusable.
+    AnswerRefused,
     /// The handler was told to stop and did so before its effect: nothing happened.
     Stopped,
 }
@@ -69,9 +75,9 @@ pub struct StepFailure {
     pub class: FailureClass,
     /// The code and texts.
     pub context: ErrorContext,
-    /// The earliest next attempt, in milliseconds from now, if the provider gave one (`Retry-After`). The
-    /// retry policy still bounds the number of attempts. If this is longer than the policy's longest pause, a
-    /// person decides when to retry.
+    /// The shortest pause before the next attempt, in milliseconds, if the provider named one
+    /// (`Retry-After`). The retry policy still bounds the number of attempts. If the pause is longer than the
+    /// policy's longest pause, a person decides when to retry.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -93,7 +99,7 @@ impl StepFailure {
         }
     }
 
-    /// A failure that may succeed when retried.
+    /// A failure after which a retry may succeed.
     #[must_use]
     pub fn retryable(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::Retryable, code, human)
@@ -105,7 +111,7 @@ impl StepFailure {
         Self::new(FailureClass::Review, code, human)
     }
 
-    /// A failure for which a retry changes nothing.
+    /// A failure after which a retry would fail again.
     #[must_use]
     pub fn fatal(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::Final, code, human)
@@ -118,18 +124,18 @@ impl StepFailure {
     }
 
     /// The provider answered that it did the work, but its answer cannot be used, because of `why`. As
-    /// [`outcome_unknown`](Self::outcome_unknown), but people read the reason.
+    /// [`outcome_unknown`](Self::outcome_unknown), but a person who must decide reads `why`.
     #[must_use]
     pub fn answer_unusable(code: impl Into<Cow<'static, str>>, why: impl Into<Text>) -> Self {
-        Self::outcome_unknown(code, answer_refused(why.into()))
+        Self::new(FailureClass::AnswerRefused, code, why)
     }
 
-    /// The handler stopped because it was told to, before its effect.
+    /// The failure of a handler that was told to stop and did so before its effect.
     ///
-    /// This is the right answer once [`cancellation`](crate::workflow::context::StepFacts::cancellation) has
-    /// fired and the effect has not begun. After a shutdown or a lost lease, the step runs again on another
+    /// A handler returns this failure if [`cancellation`](crate::workflow::context::StepFacts::cancellation)
+    /// has fired before the effect began. After a shutdown or a lost lease, the step runs again on another
     /// worker and no attempt is used up. After a cancel, the execution ends `canceled`. At the deadline, the
-    /// attempt has timed out. If the handler was not told to stop, the failure counts as
+    /// attempt counts as timed out. If the handler was not told to stop, the failure counts as
     /// [`retryable`](Self::retryable).
     #[must_use]
     pub fn stopped() -> Self {
@@ -175,24 +181,6 @@ impl fmt::Display for StepFailure {
 }
 
 impl std::error::Error for StepFailure {}
-
-/// The key of [`answer_refused`].
-const REFUSED: &str = "error-answer-refused";
-
-/// The text for an answer that is rejected, because of `why`, although the handler's effect is done.
-pub(crate) fn answer_refused(why: Text) -> Text {
-    Text::key(REFUSED).with_text("why", why)
-}
-
-/// Why a handler's answer was rejected, if this text is about a rejected answer.
-pub(crate) fn why_refused(text: &Text) -> Option<&Text> {
-    match text {
-        Text::Key { key, params } if key == REFUSED => params
-            .iter()
-            .find_map(|(name, text)| (name == "why").then_some(text)),
-        Text::Key { .. } | Text::Literal(_) => None,
-    }
-}
 
 #[cfg(test)]
 mod tests {

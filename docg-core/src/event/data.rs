@@ -68,7 +68,7 @@ pub enum EventData {
     },
     #[serde(rename = "execution.resumed")]
     Resumed { resumed_by: String },
-    /// `duration_ms` is the time from start to end, without waiting for people; the same holds for steps.
+    /// `duration_ms` is the time from start to end, without waiting for people, here and in step events.
     #[serde(rename = "execution.completed")]
     Completed { duration_ms: u64 },
     #[serde(rename = "execution.failed")]
@@ -171,7 +171,7 @@ impl EventData {
         }
     }
 
-    /// True if the event goes to the organization stream: created, status, progress and ends.
+    /// True if the event goes to the organization stream: an execution's creation, status, progress and end.
     #[must_use]
     pub const fn is_for_lists(&self) -> bool {
         matches!(

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use super::{Event, EventData, SCHEMA_VERSION};
 use crate::{i18n::Locale, run::CurrentStep};
 
-/// The envelope of schema v1, its keys in the order of the schema's documentation.
+/// An event as readers receive it (schema v1), its keys in the order of the schema's documentation.
 #[derive(Serialize)]
 struct Envelope<'a> {
     schema_version: u32,
@@ -29,8 +29,8 @@ impl Event {
         self.data.event_type()
     }
 
-    /// Encodes the event for readers: one line of JSON, its texts in the reader's language. Encode once per
-    /// language and share the bytes.
+    /// Encodes the event for readers: one line of JSON, its texts in the reader's language. Callers encode
+    /// once per language and share the bytes.
     #[must_use]
     pub fn encode(&self, locale: Locale) -> String {
         let envelope = Envelope {
@@ -48,8 +48,8 @@ impl Event {
             current_step: self.current_step.as_deref(),
             data: self.data.for_readers(locale),
         };
-        // Serializing fails only for maps with non-string keys and for failing Serialize impls; there are
-        // none.
+        // Serializing fails only for maps with non-string keys and for failing Serialize impls; an envelope
+        // has neither.
         serde_json::to_string(&envelope).unwrap_or_default()
     }
 }

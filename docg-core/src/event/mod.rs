@@ -23,22 +23,22 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// An event of an execution.
 ///
-/// Its serde form is for stores; readers get [`Event::encode`].
+/// The serde form of an event is for stores; readers get [`Event::encode`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// The event's id.
     pub event_id: EventId,
-    /// The number within the execution: 1, 2, 3 … without a gap.
+    /// The event's number within its execution: 1, 2, 3 … without a gap.
     pub seq: u64,
-    /// When it happened.
+    /// When the event happened.
     pub timestamp: Timestamp,
     /// The execution.
     pub execution_id: ExecutionId,
-    /// The workflow that it runs.
+    /// The workflow that the execution runs.
     pub workflow_id: WorkflowId,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The correlation id of the chain of calls.
+    /// The correlation id of the chain of calls that the execution belongs to.
     pub correlation_id: Arc<str>,
     /// The execution's status after this event.
     pub status: Status,

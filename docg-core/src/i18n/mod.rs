@@ -1,8 +1,7 @@
 //! Texts for people, in English and Brazilian Portuguese.
 //!
-//! docg stores its own texts as keys with parameters, and renders them when they are read, so a stored
-//! message follows the reader's language. The messages are in `locales/*.ftl` (Fluent); a test fails if a key
-//! lacks a language.
+//! docg stores its own texts as keys with parameters, and renders a text when somebody reads it, in the
+//! reader's language. The messages are in `locales/*.ftl` (Fluent); a test fails if a key lacks a language.
 
 use std::{borrow::Cow, str::FromStr, sync::LazyLock};
 
@@ -28,7 +27,7 @@ pub enum Locale {
 }
 
 impl Locale {
-    /// Both languages, for loops.
+    /// All languages that docg speaks.
     pub const ALL: [Self; 2] = [Self::En, Self::PtBr];
 
     /// The BCP 47 tag.
@@ -50,7 +49,7 @@ impl Locale {
             let quality = parts
                 .find_map(|part| part.strip_prefix("q="))
                 .map_or(1.0, |q| q.parse().unwrap_or(0.0));
-            // Thousandths: RFC 9110 allows three decimals.
+            // Counted in thousandths, because RFC 9110 allows three decimals.
             let quality = (f32::clamp(quality, 0.0, 1.0) * 1000.0) as u16;
             let language = tag
                 .split('-')
@@ -97,7 +96,7 @@ pub enum Text {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         params: Vec<(Cow<'static, str>, Text)>,
     },
-    /// The words of an application or provider; shown as they are.
+    /// The words of an application or provider, shown unchanged in every language.
     Literal(String),
 }
 
@@ -111,18 +110,18 @@ impl Text {
         }
     }
 
-    /// Adds a parameter; no effect on a literal text.
+    /// Adds a parameter. Has no effect on a literal text.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         if let Self::Key { params, .. } = &mut self {
-            // Most texts have one parameter, and are stored for long: reserve no more.
+            // Reserve room for one parameter only: most texts have one, and stay in memory for long.
             params.reserve_exact(1);
             params.push((Cow::Borrowed(name), Self::Literal(value.to_string())));
         }
         self
     }
 
-    /// Adds a text as a parameter, which is also rendered in the reader's language; no effect on a literal
+    /// Adds a parameter that is itself a text, rendered in the reader's language. Has no effect on a literal
     /// text.
     #[must_use]
     pub fn with_text(mut self, name: &'static str, text: Self) -> Self {
@@ -133,7 +132,8 @@ impl Text {
         self
     }
 
-    /// Removes control characters and secrets from literal parts, and bounds them.
+    /// Removes control characters and secrets from literal texts, also from those in parameters, and cuts
+    /// each to [`limits::HUMAN`].
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         match self {
             Self::Literal(text) => {
@@ -186,7 +186,8 @@ pub fn message(locale: Locale, key: &str, params: &[(Cow<'static, str>, Text)]) 
     let mut args = FluentArgs::with_capacity(params.len());
     for (name, text) in params {
         let value = text.render(locale);
-        // Pass only counts as numbers: a label "007" or a code "1e3" must stay as it is.
+        // Only a count becomes a number, for plural forms. A label "007" or a code "1e3" must be shown
+        // unchanged.
         let count = value
             .parse::<u32>()
             .ok()
@@ -217,7 +218,7 @@ fn load(locale: Locale, source: &str) -> Catalogue {
     let mut bundle = FluentBundle::new_concurrent(vec![language]);
     // Isolation marks are for right-to-left text; in logs and JSON they are invisible noise.
     bundle.set_use_isolating(false);
-    // A broken entry is left out; the catalogue test fails on it.
+    // An entry with a syntax error is left out; the catalogue test fails on such an entry.
     let resource =
         FluentResource::try_new(source.to_owned()).unwrap_or_else(|(resource, _)| resource);
     bundle.add_resource_overriding(resource);

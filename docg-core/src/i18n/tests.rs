@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::error::codes;
 
-/// The messages of a catalogue with all their lines. Entries begin in the first column; the lines of a choice
-/// are indented.
+/// The messages of a catalogue by key, each with all its lines. An entry begins in the first column; its
+/// further lines are indented.
 fn entries(source: &str) -> BTreeMap<&str, String> {
     let mut entries: BTreeMap<&str, String> = BTreeMap::new();
     let mut current = "";
@@ -60,8 +60,8 @@ fn both_catalogues_parse_and_have_the_same_keys_and_placeholders() {
     }
 }
 
-/// Keys may be picked from several before they become a text. So every literal that looks like a key is
-/// searched for, not only those in `Text::key`.
+/// The code may choose among several keys before it makes a text of one. So the test looks at every string
+/// literal that looks like a key, not only at those in `Text::key`.
 #[test]
 fn every_key_in_the_code_is_in_the_catalogue() {
     let catalogue = entries(EN);

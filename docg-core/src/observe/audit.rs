@@ -78,7 +78,7 @@ impl ActorType {
     }
 }
 
-/// The actor who did something.
+/// The person, system or webhook that did an action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Actor {
     /// The kind of actor.
@@ -134,7 +134,7 @@ pub struct AuditDraft {
     pub action: Cow<'static, str>,
     /// The target of the action; `None` for the execution.
     pub target: Option<Target>,
-    /// The facts; redacted and bounded before they are stored.
+    /// The facts of the action; redacted and bounded before they are stored.
     pub metadata: Value,
 }
 
@@ -190,14 +190,14 @@ impl AuditDraft {
 
 /// A row of an execution's audit trail.
 ///
-/// Each row carries the hash of the one before it. Actor and facts may have to be erased for a person's sake.
-/// Only a salted commitment to them goes into the hash: they can be erased together with the salt, and the
+/// Each row carries the hash of the previous row. A person may ask that actor and facts be erased, so the
+/// hash covers only a salted commitment to both. If actor and facts are erased together with the salt, the
 /// chain still verifies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEvent {
     /// The row's id.
     pub id: AuditId,
-    /// The number within the execution: 1, 2, 3 ….
+    /// The row's number within its execution: 1, 2, 3 ….
     pub seq: u64,
     /// The tenant.
     pub organization_id: OrganizationId,
@@ -213,9 +213,10 @@ pub struct AuditEvent {
     /// The actor.
     #[serde(flatten)]
     pub actor: Actor,
-    /// The facts, redacted and bounded.
+    /// The facts of the action, redacted and bounded.
     pub metadata: JsonText,
-    /// Makes [`commitment`](Self::commitment) unguessable; `None` once the row's personal data is erased.
+    /// A random value that makes [`commitment`](Self::commitment) unguessable; `None` once the row's personal
+    /// data is erased.
     pub salt: Option<Uuid>,
     /// SHA-256 over the salt, the actor and the facts.
     pub commitment: [u8; 32],
@@ -225,7 +226,7 @@ pub struct AuditEvent {
     pub hash: [u8; 32],
 }
 
-/// The position of a new row in the chain.
+/// The part of a new row that places it in the chain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChainLink {
     pub(crate) id: AuditId,
@@ -270,8 +271,8 @@ impl AuditEvent {
         hasher.finish()
     }
 
-    /// True if actor and facts match the commitment. An erased row has no such protection, so it must show
-    /// neither actor nor facts.
+    /// True if actor and facts match the commitment. An erased row has no salt to check them with, so it must
+    /// show neither actor nor facts.
     fn shows_what_it_commits_to(&self) -> bool {
         match self.salt {
             Some(salt) => self.commitment == self.computed_commitment(salt),
@@ -325,16 +326,16 @@ impl AuditEvent {
 enum Told {
     /// The row is about something else.
     Nothing,
-    /// The action is that of a status change, but the facts name no status.
+    /// The row's action is a status change, but the facts name no status.
     Unclear,
-    /// The row is a status change whose facts were erased.
+    /// The row records a status change, but its facts were erased.
     Erased,
     /// The status after the change.
     Status(Status),
 }
 
-/// The execution's final status according to its audit trail, and the `seq` of the row that shows it. `None`
-/// if the rows do not tell the status, for example because their facts were erased.
+/// The execution's latest status according to its audit trail, and the `seq` of the row that shows the
+/// status. `None` if the rows do not tell the status, for example because their facts were erased.
 #[must_use]
 pub fn status_told(rows: &[impl Borrow<AuditEvent>]) -> Option<(u64, Status)> {
     let mut is_unclear = false;
@@ -346,11 +347,11 @@ pub fn status_told(rows: &[impl Borrow<AuditEvent>]) -> Option<(u64, Status)> {
             Told::Nothing => {}
         }
     }
-    // Every change is recorded, so a trail without one belongs to an execution that is still queued.
+    // Every status change is recorded, so an execution without such a row is still queued.
     (!is_unclear).then_some((1, Status::Queued))
 }
 
-/// The result of verifying a chain.
+/// The result of verifying an audit chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
     /// The number of rows.
@@ -361,15 +362,15 @@ pub struct ChainReport {
     pub fault: Option<ChainFault>,
 }
 
-/// A place where a chain is broken.
+/// A place where an audit chain is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainFault {
     /// The `seq` at which the fault shows; for a cut tail, the first missing `seq`.
     pub seq: u64,
 }
 
-/// Verifies an execution's whole chain against the head stored with the execution. Detects edits, gaps,
-/// swaps, insertions and a cut tail.
+/// Verifies an execution's whole audit chain against the number and hash of the last row, which are stored
+/// with the execution. Detects edits, gaps, swaps, insertions and a cut tail.
 #[must_use]
 pub fn verify_chain(
     rows: &[impl Borrow<AuditEvent>],

@@ -1,11 +1,12 @@
 //! The canonical form over which audit hashes are computed. Changing it breaks every stored chain.
 //!
-//! It resembles RFC 8785 (JSON Canonicalization Scheme): no white space, sorted names, the same escapes in
-//! texts. It differs in two points:
+//! The form resembles RFC 8785 (JSON Canonicalization Scheme): no white space, sorted names, the same escapes
+//! in texts. The form differs from the RFC in two points:
 //!
 //! - Numbers keep the digits that docg stores and exports: `9007199254740993`, `1.0`, `1e+16`. RFC 8785 turns
-//!   every number into a double and writes `9007199254740992`, `1`, `10000000000000000`. Its libraries would
-//!   therefore change stored data, because [`JsonText`] is also the form in which docg keeps JSON.
+//!   every number into a double and writes `9007199254740992`, `1`, `10000000000000000`. A library for
+//!   RFC 8785 would therefore change stored data, because [`JsonText`] is also the form in which docg keeps
+//!   JSON.
 //! - Names are sorted by code points, not by UTF-16 code units. This makes a difference only for characters
 //!   beyond U+FFFF.
 //!
@@ -17,8 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// JSON as its canonical text: keys sorted, no white space. docg keeps JSON that people read in this form: a
-/// small object takes a tenth of the memory of a [`Value`].
+/// JSON as its canonical text: keys sorted, no white space. docg keeps the JSON that it shows to people as
+/// such a text, because a small object then takes a tenth of the memory of a [`Value`].
 ///
 /// ```
 /// use docg_core::observe::JsonText;
@@ -117,8 +118,8 @@ impl CanonicalHasher {
     }
 }
 
-/// Writes JSON with sorted keys and without white space. The order is made here: depending on what else a
-/// program links, serde_json's maps may keep insertion order.
+/// Writes JSON with sorted keys and without white space. The keys are sorted here, because another crate in
+/// the program may make serde_json's maps keep insertion order.
 fn canonical_json(value: &Value) -> String {
     let mut out = String::with_capacity(64);
     write(value, &mut out);
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn the_form_is_that_of_rfc_8785_except_for_numbers_and_rare_names() {
         for (value, canonical) in [
-            // The RFC's examples of texts and of sorting, without its name beyond U+FFFF.
+            // The RFC's examples of texts and of sorted names, without the name that is beyond U+FFFF.
             (
                 r#"{"string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/\u007f"}"#,
                 "{\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\u{7f}\"}",
@@ -204,7 +205,7 @@ mod tests {
                 "[9007199254740993, 1.0, 1e16]",
                 "[9007199254740993,1.0,1e+16]",
             ),
-            // RFC 8785 would sort by the surrogate pair, and have U+1F600 first.
+            // RFC 8785 would sort U+1F600 by its surrogate pair, and so put it before U+FB33.
             (
                 r#"{"\ud83d\ude00": 1, "\ufb33": 2}"#,
                 "{\"\u{fb33}\":2,\"😀\":1}",

@@ -22,11 +22,11 @@ pub trait ExecutionLogger: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// Went well.
+    /// The logged action went well.
     Ok,
-    /// Went well, with something worth knowing.
+    /// The logged action went well, but people should read the message.
     Warn,
-    /// Went wrong.
+    /// The logged action went wrong.
     Error,
 }
 
@@ -38,9 +38,9 @@ pub enum LogDomain {
     Preflight,
     /// A step of the execution.
     Step,
-    /// Delivery.
+    /// The delivery of documents.
     Delivery,
-    /// Signatures.
+    /// The collection of signatures.
     Signature,
     /// The execution as a whole.
     Execution,
@@ -89,7 +89,7 @@ names!(LogDomain {
 pub struct LogDraft {
     /// The level.
     pub level: LogLevel,
-    /// The subject area; `None` takes the domain of the step's phase.
+    /// The subject area; if `None`, the entry gets the subject area of the step's phase.
     pub domain: Option<LogDomain>,
     /// The message in plain words.
     pub message_human: Text,
@@ -142,7 +142,7 @@ impl LogDraft {
 pub struct LogEntry {
     /// The entry's id.
     pub id: LogId,
-    /// The number within the execution: 1, 2, 3 …. Pages continue after a `seq`.
+    /// The entry's number within its execution: 1, 2, 3 …. A query for a page starts after a `seq`.
     pub seq: u64,
     /// The execution.
     pub execution_id: ExecutionId,
@@ -160,6 +160,6 @@ pub struct LogEntry {
     pub message_tech: Option<String>,
     /// Facts for technicians.
     pub details_tech: Option<JsonText>,
-    /// The correlation id of the chain of calls.
+    /// The correlation id of the chain of calls that the execution belongs to.
     pub correlation_id: Arc<str>,
 }

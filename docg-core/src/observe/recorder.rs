@@ -11,7 +11,7 @@ use crate::{
     limits::LOGS_PER_ATTEMPT,
 };
 
-/// The index of the last log entry that is kept.
+/// The index of the last log entry that a recorder keeps.
 const LAST: usize = LOGS_PER_ATTEMPT - 1;
 
 /// Collects a step's log entries and audit rows until the commit that stores them. Log entries also go to
@@ -73,7 +73,7 @@ impl ExecutionLogger for StepRecorder {
         }
         let mut drafts = self.drafts.lock().unwrap_or_else(PoisonError::into_inner);
         match drafts.logs.len() {
-            // Further entries go to `tracing` only.
+            // Entries beyond the limit go to `tracing` only.
             LOGS_PER_ATTEMPT.. => {}
             LAST => {
                 let text = Text::key("log-too-many").with("most", LOGS_PER_ATTEMPT);

@@ -25,7 +25,7 @@ impl Default for Redaction {
 }
 
 impl Redaction {
-    /// Adds a key whose values are secret, ignoring case, `-` and `_`.
+    /// Adds a key whose values are secret. Case, `-` and `_` do not matter when keys are compared.
     #[must_use]
     pub fn key(mut self, key: &str) -> Self {
         Arc::make_mut(&mut self.extra).insert(normalized(key));
@@ -39,7 +39,7 @@ impl Redaction {
         self
     }
 
-    /// True if values under this key are secret: the key is, or ends in, a secret's name.
+    /// True if values under this key are secret: the key is, or ends in, a secret's name, such as `token`.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
         let mut extra = self.extra.iter();
@@ -61,7 +61,7 @@ impl Redaction {
     /// Copies a value with its secrets replaced and its size bounded.
     #[must_use]
     pub fn snapshot(&self, value: &Value) -> JsonText {
-        // First of all, bound the depth: the steps below recurse into the value.
+        // Bound the depth first, because the calls below recurse into the value.
         let value = storable::fit(value);
         let text = if self.has_secret(&value) {
             JsonText::from(self.redacted(&value))
@@ -189,7 +189,7 @@ mod tests {
                 .as_str()
                 .is_some_and(|preview| preview.len() <= 100)
         );
-        // JSON escapes make a value longer than its texts; a value that still fits stays whole.
+        // JSON escapes make this value longer than its text, but it still fits, so it is not cut.
         let fits = json!({"t": "\n".repeat(40)});
         assert_eq!(snapshot(&redaction, fits.clone()), fits);
     }

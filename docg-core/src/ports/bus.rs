@@ -8,33 +8,34 @@ use crate::{
     ids::{ExecutionId, OrganizationId},
 };
 
-/// The events of one execution, in order and without repeats. The stream ends with an error if the bus can no
-/// longer promise that; the reader then reads the store.
+/// The events of one execution, in order and without repeats. If the bus can no longer promise that, the
+/// stream ends with an error, and the reader continues from the store.
 pub type EventStream = BoxStream<'static, Result<Arc<Event>, BusError>>;
 
-/// The events of an organization stream, until an error ends it.
+/// An organization stream: events of all executions of an organization. Its last item is an error.
 pub type OrganizationStream = BoxStream<'static, Result<ListEvent, BusError>>;
 
 /// An event in an organization stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListEvent {
-    /// The position after which a reader that has seen the event resumes. Only the bus can interpret it.
+    /// The event's position in the stream; a reader can resume after it. Only the bus can interpret it.
     pub position: String,
     /// The event.
     pub event: Arc<Event>,
 }
 
-/// Ids of executions that need a worker. Wake-ups can get lost; polling finds those executions too.
+/// The ids of executions that need a worker, or whose lease holder has a signal. Wake-ups can get lost;
+/// polling finds these executions too.
 pub type WakeStream = BoxStream<'static, ExecutionId>;
 
-/// Carries events to live readers, and wake-ups between processes. The bus is fast but not durable: correct
-/// reading relies on the store.
+/// Carries events to live readers, and wake-ups between processes. The bus is fast but not durable: a reader
+/// that must miss no event also reads the store.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait EventBus: Send + Sync + 'static {
     /// Publishes events, in order per execution. Publishing an event again changes nothing. The bus refuses
-    /// an event that does not follow the last one it has, so that no gap can arise. If the bus does not know
-    /// the execution (any more), the first event must have `seq` 1.
+    /// an event that does not follow its last event of the execution, so that no gap can arise. If the bus
+    /// has no event of the execution, or no longer has any, the first event must have `seq` 1.
     ///
     /// # Errors
     ///
@@ -42,26 +43,26 @@ pub trait EventBus: Send + Sync + 'static {
     /// both cases some of the events may have been published.
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
     /// Puts back events of one execution that were published before and that the bus has lost, so that later
-    /// events can follow them. Only later subscribers receive them; organization streams do not. If the bus
-    /// has none of an execution's events, any event may be the first; else they must follow as in
-    /// [`publish`](Self::publish).
+    /// events can follow them. Only readers that subscribe later receive the restored events; organization
+    /// streams do not. If the bus has no event of the execution, any event may be the first; else the events
+    /// must follow the last one as in [`publish`](Self::publish).
     ///
     /// # Errors
     ///
     /// As [`publish`](Self::publish).
     async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
-    /// Streams the execution's events after `after` that the bus still has, then live ones. If the bus does
-    /// not know the execution (any more), the stream starts with the next event published. A reader therefore
-    /// subscribes first and then reads the store.
+    /// Streams the execution's events after `after` that the bus still has, then live ones. If the bus has no
+    /// event of the execution, the stream starts with the next event published. A reader therefore subscribes
+    /// first, and then reads the earlier events from the store.
     ///
     /// # Errors
     ///
-    /// [`BusError::TooOld`] if the bus no longer reaches back that far; [`BusError::Unavailable`].
+    /// [`BusError::TooOld`] if the bus no longer has the events after `after`; [`BusError::Unavailable`].
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError>;
-    /// Streams the events of all executions of an organization that are [for
-    /// lists](crate::event::EventData::is_for_lists), those of one execution in order. Starts now, or after a
-    /// given position and then continues live. If the reader may miss events, the stream ends. If the bus
-    /// itself may have lost events, it no longer accepts positions given before.
+    /// Streams an organization's events that are [for lists](crate::event::EventData::is_for_lists), in order
+    /// within each execution. The stream starts with live events, or after the given position. If the reader
+    /// may have missed events, the stream ends. If the bus itself may have lost events, it refuses all
+    /// positions that it gave before.
     ///
     /// # Errors
     ///
@@ -75,9 +76,9 @@ pub trait EventBus: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`BusError::Unavailable`]; polling still finds the execution.
+    /// [`BusError::Unavailable`]; workers that poll the store still find the execution.
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError>;
-    /// Streams wake-ups from all processes, this one included.
+    /// Streams wake-ups from all processes, including this process.
     ///
     /// # Errors
     ///
@@ -95,18 +96,18 @@ pub enum BusError {
         /// The event after which the reader asked to start.
         after: u64,
     },
-    /// The bus lacks the events from `from` on, which must be published first: it never had them or has lost
-    /// them.
+    /// The bus lacks the events from `from` on, which must be published first. The bus never had these
+    /// events or has lost them.
     #[error("the bus wants the events of execution {execution} from {from} on first")]
     Behind {
         /// The execution that the events belong to.
         execution: ExecutionId,
         /// The last event that the bus has; 0 if it does not know the execution.
         head: u64,
-        /// The first event that the bus needs. It would not keep earlier ones anyway.
+        /// The first event that the bus needs. The bus would not keep earlier events anyway.
         from: u64,
     },
-    /// The bus did not give this position, or it no longer keeps, or may have lost, the events after it.
+    /// The bus did not give this position, no longer keeps the events after it, or may have lost them.
     #[error("the bus does not know this position, or no longer")]
     UnknownPosition,
     /// The reader was too slow and has missed events.

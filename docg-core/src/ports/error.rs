@@ -1,18 +1,19 @@
 use std::error::Error;
 
-/// The kind of a store's failure. The engine decides by the kind alone.
+/// The kind of a store's failure. The engine decides by the kind alone how to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
     /// The record does not exist, or belongs to another organization.
     NotFound,
     /// The version is not the expected one, or the lease is lost. Nothing was written.
     Conflict,
-    /// The inbox holds a signal that the commit does not settle and must not ignore. Nothing was written.
+    /// The commit would end the execution, but does not settle every signal in the inbox. Nothing was
+    /// written.
     Signaled,
     /// The idempotency key was used before with another body. Nothing was written.
     KeyReused,
-    /// A request has a name that leads to another execution: its provider and envelope, or an approver's
-    /// token. Or two approvers have the same token. Nothing was written.
+    /// A new request to people has a name that is taken: its provider and envelope, or an approver's token,
+    /// lead to another execution; or two of its approvers have the same token. Nothing was written.
     NameTaken,
     /// The store cannot keep this value: see [`storable`](crate::storable). Nothing was written.
     Invalid,

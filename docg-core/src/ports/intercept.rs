@@ -23,7 +23,8 @@ use crate::{
     workflow::Workflow,
 };
 
-/// Sees every call of a port whose errors are `E`: to observe, to count, to delay, or to fail it.
+/// Runs around every call of a store or bus, to observe, count, delay or fail the call. `E` is the port's
+/// error.
 ///
 /// ```
 /// use docg_core::ports::{Intercepted, Interceptor, Store, StoreError};
@@ -49,8 +50,8 @@ use crate::{
 /// }
 /// ```
 pub trait Interceptor<E>: Send + Sync + 'static {
-    /// Awaits `call`, or answers in its place: a call that is never polled is not made. `operation` is the
-    /// name of the port's method.
+    /// Awaits `call`, or answers in its place. If `call` is never polled, the port is not called. `operation`
+    /// is the name of the port's method.
     fn around<T: Send>(
         &self,
         operation: &'static str,
@@ -65,7 +66,7 @@ pub struct Intercepted<P: ?Sized, I> {
 }
 
 impl<P: ?Sized, I> Intercepted<P, I> {
-    /// Decorates a port.
+    /// Passes each call of `port` through `interceptor`.
     pub const fn wrap(port: Arc<P>, interceptor: I) -> Self {
         Self { port, interceptor }
     }

@@ -1,4 +1,4 @@
-//! A mockall store, with expectations for the calls that a test is about.
+//! A mock store, made with `mockall`: a test sets the calls that it expects and their answers.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
-//! The traits that the engine needs from storage and transport. Adapters implement them; the suites in
-//! [`conformance`](crate::conformance) (feature `conformance`) check that adapters keep the promises.
+//! The traits that the engine needs from storage and transport. Adapters implement these traits; the suites
+//! in [`conformance`](crate::conformance) (feature `conformance`) check that adapters do what the traits
+//! promise.
 //!
-//! What applications ask the engine to list is in [`query`](crate::query).
+//! The queries that applications send and stores answer are in [`query`](crate::query).
 
 mod bus;
 mod error;

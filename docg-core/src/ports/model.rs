@@ -17,11 +17,11 @@ use crate::{
 /// Everything that the engine needs to decide how an execution goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
-    /// The run state.
+    /// The execution's own record, such as its status and progress.
     pub execution: Execution,
     /// The definition that the execution was created with.
     pub workflow: Arc<Workflow>,
-    /// The data that the execution works on.
+    /// The execution's input data.
     pub inputs: Arc<Inputs>,
     /// The steps, one per node, in the workflow's order.
     pub steps: Vec<Step>,
@@ -31,11 +31,11 @@ pub struct RunState {
     pub approval: Option<Approval>,
 }
 
-/// A new execution, stored atomically. It has not ended.
+/// A new execution and its first records, which the store creates atomically. The execution has not ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewExecution {
-    /// The execution's first state.
+    /// The execution's first run state.
     pub state: RunState,
     /// The first events.
     pub events: Vec<Arc<Event>>,
@@ -45,9 +45,10 @@ pub struct NewExecution {
     pub audit: Vec<Arc<AuditEvent>>,
     /// When the execution is first due; `None` if only a signal makes it due.
     pub due_at: Option<Timestamp>,
-    /// The key with which a repeated call returns the first execution.
+    /// The caller's idempotency key, if any. A repeated call with this key returns the execution already
+    /// created.
     pub idempotency: Option<Idempotency>,
-    /// The worker that leases the execution on creation, if any.
+    /// A worker's request to lease the execution on creation, if any.
     pub claim: Option<FirstClaim>,
 }
 
@@ -58,12 +59,12 @@ pub struct FirstClaim {
     pub worker_id: WorkerId,
     /// When the lease expires.
     pub lease_until: Timestamp,
-    /// The most executions of one organization that all workers together may have leased, this execution
-    /// included.
+    /// The largest number of the organization's executions that all workers together may have leased, this
+    /// execution included.
     pub per_organization: usize,
 }
 
-/// An idempotency key, bound to the caller's organization and to the content of the call.
+/// An idempotency key, and a hash of the call that it belongs to. Each organization has its own keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
     /// The key that the caller sent.
@@ -77,15 +78,16 @@ pub struct Idempotency {
 pub enum Created {
     /// The execution was stored.
     New {
-        /// The lease, if [`claim`](NewExecution::claim) was set and granted. Without a lease, the execution waits
-        /// for a claim.
+        /// The lease, if [`claim`](NewExecution::claim) was set and granted. Without a lease, the execution
+        /// waits for a claim.
         lease: Option<Lease>,
     },
-    /// The same key with the same body had created this execution before; nothing was written.
+    /// An earlier call with the same key and body created this execution. This call wrote nothing.
     Existing(ExecutionId),
 }
 
-/// The right to change one execution, until it expires or another worker takes it over.
+/// A worker's right to change one execution, until the lease expires or another worker takes the execution
+/// over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// The leased execution.
@@ -104,12 +106,13 @@ pub struct Renewed {
     pub lost: Vec<Lease>,
     /// The renewed leases whose execution has signals in its inbox: the holder may have missed the wake-up.
     pub signaled: Vec<Lease>,
-    /// The leases whose state is unknown, for example all of them if the call fails. All others were renewed.
+    /// The leases that may or may not have been renewed, because part of the call failed. Leases that are
+    /// neither in this list nor in `lost` were renewed.
     pub unknown: Vec<Lease>,
 }
 
 impl Renewed {
-    /// The result if no lease's state is unknown.
+    /// The result if the store knows the state of every lease.
     #[must_use]
     pub const fn new(lost: Vec<Lease>, signaled: Vec<Lease>) -> Self {
         let unknown = Vec::new();
@@ -130,20 +133,20 @@ pub struct ClaimRequest {
     pub what: ClaimWhat,
     /// The current time.
     pub now: Timestamp,
-    /// When the lease expires.
+    /// When the leases expire.
     pub lease_until: Timestamp,
 }
 
 /// Which executions a worker asks for.
 #[derive(Debug, Clone)]
 pub enum ClaimWhat {
-    /// This execution, if it is not leased; due or not, terminal or not.
+    /// The execution with this id, unless it is leased. It need not be due, and may have ended.
     One(ExecutionId),
-    /// Due executions, in priority then time order.
+    /// Due executions, the highest priority first, then the longest due.
     Due {
         /// At most this many executions.
         limit: usize,
-        /// The most executions of one organization that all workers together may have leased.
+        /// The largest number of one organization's executions that all workers together may have leased.
         per_organization: usize,
         /// Only executions whose node types are all among these.
         node_types: Arc<[Arc<str>]>,
@@ -154,18 +157,18 @@ pub enum ClaimWhat {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Claim {
-    /// The executions that the worker has leased.
+    /// The executions that this claim has leased.
     pub claimed: Vec<Claimed>,
     /// The earliest moment at which another execution becomes due, if the store can tell cheaply. The worker
-    /// need not claim before then.
+    /// need not claim again before then.
     pub next_due: Option<Timestamp>,
-    /// True if a due execution was left out only because its organization has its share of leases. The store
-    /// remembers that: see [`Committed::share_awaited`].
+    /// True if a due execution was left out only because its organization has reached `per_organization`
+    /// leases. The store then reports when the organization releases one: see [`Committed::share_awaited`].
     pub held_back: bool,
 }
 
-/// The number of consecutive takeovers after which an execution waits for a person. Nothing of it is
-/// evaluated before that person acts.
+/// The number of consecutive takeovers after which an execution waits for a person. Until the person acts, no
+/// expression or step of the execution is evaluated, because the execution may be what kills its workers.
 pub const MAX_TAKEOVERS: u32 = 20;
 
 /// An execution that a worker has just leased.
@@ -191,7 +194,7 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// The first lease on a new execution.
+    /// A new execution that was leased on creation.
     #[must_use]
     pub const fn new(lease: Lease, state: RunState) -> Self {
         Self {
@@ -217,54 +220,54 @@ pub struct Commit {
     pub expected_version: u64,
     /// The run state, with its new version.
     pub execution: Execution,
-    /// True if part of the execution could not be read when this was decided. The store then leaves
-    /// everything that a cancel does not change as it is.
+    /// True if the decision was made without steps and definition, because they cannot be read or workers
+    /// died too often. The store then writes only the fields that a cancel changes.
     pub is_reduced: bool,
-    /// The data that the execution works on, if it changed.
+    /// The execution's input data, if it changed.
     pub inputs: Option<Arc<Inputs>>,
     /// The steps that changed.
     pub steps: Vec<Step>,
-    /// New events, contiguous with those stored.
+    /// New events, numbered on from the last one stored.
     pub events: Vec<Arc<Event>>,
     /// New log entries.
     pub logs: Vec<Arc<LogEntry>>,
     /// New audit rows.
     pub audit: Vec<Arc<AuditEvent>>,
-    /// The signals that were applied or ignored; they leave the inbox.
+    /// The signals that the decision applied or ignored. The store removes them from the inbox.
     pub settled: Vec<SignalId>,
     /// The signature request, if it changed.
     pub signature: Option<SignatureRequest>,
     /// The approval, if it changed.
     pub approval: Option<Approval>,
-    /// The `seq` of the last event known to be on the bus.
+    /// The `seq` of the last event known to be on the bus; `None` leaves the stored one.
     pub published: Option<u64>,
     /// True if the execution advanced: its count of takeovers restarts at 0.
     pub made_progress: bool,
-    /// What becomes of the lease, and when the execution is due next.
+    /// The lease after this commit, and when the execution is due next.
     pub then: LeaseAfter,
 }
 
-/// What becomes of the lease after a commit, and when the execution is due next. The engine decides it from
-/// the run state, so that a store interprets neither status nor `wake_at`.
+/// The lease after a commit, and when the execution is due next. The engine derives both from the run state,
+/// so that a store interprets neither status nor `wake_at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
-    /// The worker keeps the lease of an execution that has not ended until this moment, or until the lease's
-    /// current end if that is later: a commit may arrive after a renewal that was sent later.
+    /// The execution has not ended, and the worker keeps the lease until this moment or the lease's current
+    /// end, whichever is later. A renewal sent after the commit may have reached the store before the commit.
     Keep(Timestamp),
     /// The worker releases the lease.
     Release {
-        /// When the execution is due; `None` if only a signal makes it due. If its inbox is not empty, it is
-        /// due at once.
+        /// When the execution is due; `None` if only a signal makes it due. If the inbox is not empty, the
+        /// execution is due at once.
         due_at: Option<Timestamp>,
     },
     /// The worker releases the lease of an execution that has ended, with this commit or before. The store
-    /// refuses the commit if the inbox holds a signal that it does not settle: the execution would end
-    /// without having seen that signal. From then on, only a signal makes the execution due.
+    /// refuses the commit if the inbox holds a signal that the commit does not settle: the execution would
+    /// end without having seen that signal. After the end, only a signal makes the execution due.
     End,
 }
 
 impl LeaseAfter {
-    /// Releases the lease of an execution in this state.
+    /// The release of an execution's lease: the end if its status is terminal, else due at its `wake_at`.
     #[must_use]
     pub const fn release(execution: &Execution) -> Self {
         if execution.status.is_terminal() {
@@ -282,7 +285,7 @@ pub struct Committed {
     /// True if the inbox holds signals that this commit did not settle.
     pub signals_pending: bool,
     /// True if the commit released a lease for which a claim was [held back](Claim::held_back): workers must
-    /// be woken. Reported once per organization, until a claim is held back again.
+    /// be woken to claim. Reported once per organization, until a claim is held back again.
     pub share_awaited: bool,
 }
 
@@ -291,15 +294,15 @@ pub struct Committed {
 pub struct Signal {
     /// The signal's id, unique and time-ordered.
     pub id: SignalId,
-    /// The execution that it is for.
+    /// The execution that receives the signal.
     pub execution_id: ExecutionId,
     /// The tenant.
     pub organization_id: OrganizationId,
     /// The sender.
     pub actor: Actor,
-    /// When the engine accepted it.
+    /// When the engine accepted the signal.
     pub received_at: Timestamp,
-    /// The execution's version that the signal requires; at any other version it is ignored.
+    /// The execution's version that the signal requires; at any other version the signal is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_version: Option<u64>,
     /// The request that the signal makes.
@@ -354,20 +357,27 @@ mod resume {
     use super::*;
     use serde_json::Map;
 
-    /// How a person resumes an execution.
+    /// A person's answer to a waiting execution, which resumes or ends it.
     #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
     pub struct ResumeSignal {
-        /// The review's decision; `Some(false)` ends a review with a refusal.
+        /// `Some(false)` ends the execution; any other value lets it go on.
         pub approved: Option<bool>,
         /// Fields to merge into the trigger data.
         pub trigger_data: Option<Map<String, Value>>,
         /// Node parameters to set, by node id.
         pub nodes: Map<String, Value>,
-        /// The person's answer to an unknown outcome.
+        /// The person's answer about a step whose outcome is unknown.
         pub settlement: Option<Settlement>,
     }
 
-    /// A person's answer about an unknown outcome.
+    impl ResumeSignal {
+        /// True if the person ends the execution instead of letting it go on.
+        pub(crate) fn rejects(&self) -> bool {
+            self.approved == Some(false)
+        }
+    }
+
+    /// A person's answer about a step whose outcome is unknown.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub enum Settlement {
@@ -391,10 +401,10 @@ pub struct Unpublished {
     pub head: u64,
 }
 
-/// Unclaimable executions: due, and in need of node types that the asking worker does not have.
+/// Unclaimable executions with the same set of node types: due, but the asking worker lacks a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unserved {
-    /// All node types that these executions need, in order.
+    /// The node types of each of these executions, sorted.
     pub node_types: Vec<Arc<str>>,
     /// When the first of these executions became due.
     pub due_since: Timestamp,
@@ -414,11 +424,12 @@ pub struct TtlKey {
     pub organization_id: Option<OrganizationId>,
     /// The purpose, such as `sse_token`.
     pub kind: &'static str,
-    /// The name within its kind and organization.
+    /// The fact's name, unique within kind and organization.
     pub key: String,
 }
 
-/// A small fact kept until it expires: an answer to repeat, a delivery already seen, a token's hash.
+/// A small fact kept until it expires: an HTTP answer to repeat, a webhook's delivery already seen, the hash
+/// of a token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TtlEntry {
     /// The key.

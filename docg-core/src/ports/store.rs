@@ -23,7 +23,7 @@ use crate::{
     workflow::Workflow,
 };
 
-/// The complete storage of the engine. One type implements all four parts.
+/// The complete storage of the engine. One type implements all four traits.
 ///
 /// Every call may fail with [`Unavailable`](super::StoreErrorKind::Unavailable), and every call that reads
 /// also with [`Corrupt`](super::StoreErrorKind::Corrupt). The methods list their other errors.
@@ -35,14 +35,14 @@ impl<T: ExecutionStore + ExecutionReader + WorkflowStore + TtlStore> Store for T
 #[async_trait]
 pub trait ExecutionStore: Send + Sync + 'static {
     /// Stores an execution atomically. If `claim` is set and the organization, as of `created_at`, is below
-    /// `per_organization`, also leases it. A store may leave the lease to a later claim.
+    /// `per_organization`, also leases the execution. A store may leave the lease to a later claim.
     ///
     /// # Errors
     ///
     /// `KeyReused` if the idempotency key came with another body before; `Conflict` if the id is taken;
     /// `Full`; `Invalid`, also if the events are not numbered 1, 2, 3 ….
     async fn create(&self, execution: NewExecution) -> Result<Created, StoreError>;
-    /// Leases executions: those that are due, or one by id.
+    /// Leases executions that are due, or one execution by id.
     ///
     /// Each claim of an execution gets a higher fencing token than the one before. A leased execution is
     /// never claimed before its lease expires; an expired lease counts as released. If a due execution cannot
@@ -63,7 +63,7 @@ pub trait ExecutionStore: Send + Sync + 'static {
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError>;
     /// Lists executions that became due before `before`, are not leased, and need a node type outside
     /// `node_types`: one entry for each set of node types. Executions whose lease has expired may be missing
-    /// until a claim has noticed it.
+    /// until a claim has noticed the expiry.
     ///
     /// # Errors
     ///
@@ -73,8 +73,8 @@ pub trait ExecutionStore: Send + Sync + 'static {
         node_types: Arc<[Arc<str>]>,
         before: Timestamp,
     ) -> Result<Vec<Unserved>, StoreError>;
-    /// Releases leases without a change. The executions are due at once; those that have ended only if their
-    /// inbox is not empty. Lost leases are ignored.
+    /// Releases leases without changing the executions. The executions are due at once; if one has ended, it
+    /// is due only if its inbox is not empty. Lost leases are ignored.
     ///
     /// # Errors
     ///
@@ -85,11 +85,12 @@ pub trait ExecutionStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// `Conflict` if the lease is lost or the version differs; `Signaled` if the commit
-    /// [ends](super::LeaseAfter::End) the execution without settling its whole inbox; `NameTaken` if a new request has a name that leads to another stored
-    /// execution, ended or not; `Full`; `Invalid`, also if the events do not follow those stored.
+    /// [ends](super::LeaseAfter::End) the execution without settling its whole inbox; `NameTaken` if a new
+    /// request has a name that leads to another stored execution, ended or not; `Full`; `Invalid`, also if
+    /// the events do not follow those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// Appends a signal to an execution's inbox and makes the execution due, even if it has ended. Idempotent
-    /// by id, whether the first signal is pending or settled.
+    /// by the signal's id, even if the signal is settled already.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ pub trait ExecutionStore: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;
-    /// Lists executions with events that may be missing on the bus and that changed before `before`. Ordered
+    /// Lists executions that changed before `before` and may have events that are missing on the bus. Ordered
     /// by id, starting after `after`, at most `limit`.
     ///
     /// # Errors
@@ -113,18 +114,19 @@ pub trait ExecutionStore: Send + Sync + 'static {
         after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError>;
-    /// Records the last event of each execution that is on the bus. The record never decreases.
+    /// Records, for each execution, the `seq` of its last event on the bus. A recorded `seq` never decreases.
     ///
     /// # Errors
     ///
     /// `Unavailable`; the events are then published again.
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
-    /// Deletes up to `limit` executions that ended before `before`, with all their records. Returns how many.
+    /// Deletes up to `limit` executions that ended before `before`, with all their records. Returns their
+    /// number.
     ///
     /// An execution with an unsettled signal stays until the signal is settled. If stored data of the
-    /// execution cannot be read any more, nobody can settle the signal; the store then ignores signals from
-    /// before `before` as well, and logs that by `tracing`. A store may keep the audit trails of deleted
-    /// executions; their ids then stay taken.
+    /// execution cannot be read any more, no worker can settle the signal; the store then ignores signals
+    /// received before `before`, and logs that by `tracing`. A store may keep the audit trails of deleted
+    /// executions; the ids of these executions then stay taken.
     ///
     /// # Errors
     ///
@@ -171,7 +173,7 @@ pub trait ExecutionReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Option<Arc<Workflow>>, StoreError>;
-    /// Checks that a worker can claim an execution, with all its records. Succeeds if there is no such
+    /// Checks that a worker can load an execution with all its records. Succeeds if there is no such
     /// execution.
     ///
     /// # Errors
@@ -207,7 +209,7 @@ pub trait ExecutionReader: Send + Sync + 'static {
         id: SignatureRequestId,
     ) -> Result<Option<SignatureRequest>, StoreError>;
     /// The signature request with this envelope id at a provider; the latest if its execution has several.
-    /// Takes no organization: a webhook has none, and the request names its own.
+    /// Takes no organization: a webhook names none, and the signature request has its own.
     ///
     /// # Errors
     ///
@@ -217,8 +219,8 @@ pub trait ExecutionReader: Send + Sync + 'static {
         provider: &str,
         envelope_id: &str,
     ) -> Result<Option<SignatureRequest>, StoreError>;
-    /// The approval that a link's token opens; the latest if its execution has several. Takes no
-    /// organization: the token is the proof.
+    /// The approval that a link with this token opens; the latest if its execution has several. Takes no
+    /// organization: the token alone authorizes the reader.
     ///
     /// # Errors
     ///
@@ -230,8 +232,8 @@ pub trait ExecutionReader: Send + Sync + 'static {
 /// Stores workflow definitions.
 #[async_trait]
 pub trait WorkflowStore: Send + Sync + 'static {
-    /// Stores a version. The first version is 1; each later one must follow the latest, deleted versions
-    /// included.
+    /// Stores a version of a workflow. The first version is 1; each later one must follow the latest, deleted
+    /// versions included.
     ///
     /// # Errors
     ///
@@ -253,7 +255,7 @@ pub trait WorkflowStore: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError>;
-    /// The highest version ever stored under this id, deleted versions included; 0 for none.
+    /// The highest version ever stored under this id, deleted versions included; 0 if there is none.
     ///
     /// # Errors
     ///
@@ -275,8 +277,8 @@ pub trait WorkflowStore: Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
 }
 
-/// A TTL store for small facts. The engine keeps the webhooks that it has received in it, and `docg-http`
-/// answers to repeat and the tokens of streams.
+/// A TTL store for small facts. The engine keeps received webhooks in it; `docg-http` keeps answers to
+/// repeat, and the tokens of event streams.
 #[async_trait]
 pub trait TtlStore: Send + Sync + 'static {
     /// Stores a fact if its key is free; else returns the stored fact and changes nothing. A fact that has

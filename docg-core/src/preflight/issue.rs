@@ -55,9 +55,9 @@ impl Domain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The execution cannot go on before this is repaired.
+    /// The execution cannot go on before a person has repaired the issue.
     Blocking,
-    /// Worth knowing; does not stop the execution.
+    /// People should know the issue, but the execution goes on.
     Warning,
 }
 
@@ -138,7 +138,7 @@ impl Issue {
         self
     }
 
-    /// Removes control characters and secrets: the texts may repeat another system's words.
+    /// Removes control characters and secrets: the issue's texts may repeat another system's words.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
             code: storable::printable_cow(self.code, limits::CODE),
@@ -154,8 +154,8 @@ impl Issue {
         }
     }
 
-    /// The wire form in the reader's language. `technical` tells whether the reader may see `message_tech`;
-    /// with `None` the key is left out.
+    /// The wire form in the reader's language. `Some(true)` shows `message_tech`, `Some(false)` shows it as
+    /// null, and `None` leaves its key out.
     #[must_use]
     pub fn for_reader(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut issue = json!({
@@ -186,7 +186,7 @@ pub struct PreflightSummary {
     pub warning_count: u32,
     /// When preflight ended.
     pub completed_at: Option<Timestamp>,
-    /// All issues, in the order of the domains.
+    /// All issues, sorted by domain.
     pub issues: Vec<Issue>,
 }
 
@@ -225,7 +225,7 @@ impl PreflightSummary {
         Arc::new(summary)
     }
 
-    /// True if no issue blocks.
+    /// True if no issue is blocking.
     #[must_use]
     pub fn can_execute(&self) -> bool {
         self.blocking_count == 0
@@ -238,14 +238,14 @@ impl PreflightSummary {
             .filter(|issue| issue.severity == Severity::Blocking)
     }
 
-    /// The wire form of `groups`: the issues by domain. With `technical`, issues include `message_tech`;
-    /// events never do.
+    /// The wire form of `groups`: the issues by domain. If `technical` is true, issues include
+    /// `message_tech`; for an event it must be false.
     #[must_use]
     pub fn groups_for_readers(&self, locale: Locale, technical: bool) -> Value {
         self.groups(locale, technical.then_some(true))
     }
 
-    /// As [`Self::groups_for_readers`], with `technical` as in [`Issue::for_reader`].
+    /// The issues by domain, as [`Self::groups_for_readers`], with `technical` as in [`Issue::for_reader`].
     #[must_use]
     pub fn groups(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Preflight: the checks before an execution has any effect.
 //!
-//! Checks report an [`Issue`]. [`ResourceProbe`] lets checks reach templates, folders and connections.
-//! `rules` holds the checks over declared parameters, by domain. [`run`] runs all checks with time limits and
-//! bounded parallelism.
+//! A check reports each problem as an [`Issue`]. [`ResourceProbe`] lets checks reach templates, folders and
+//! connections. `rules` holds the checks over declared parameters, by domain. [`run`] runs all checks with
+//! time limits and bounded parallelism.
 
 mod issue;
 mod probe;

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use crate::{i18n::Text, ids::OrganizationId};
 
-/// Lets preflight reach the resources at an application's providers. The application implements it; preflight
-/// limits time and parallelism, and asks about each resource once per run.
+/// Lets preflight reach the resources at an application's providers. The application implements this trait.
+/// Preflight limits time and parallelism, and asks about each resource once.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ResourceProbe: Send + Sync + 'static {
@@ -13,7 +13,7 @@ pub trait ResourceProbe: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] tells why it cannot be used.
+    /// [`ProbeFailure`] tells why the template cannot be used.
     async fn template(
         &self,
         organization: OrganizationId,
@@ -23,13 +23,13 @@ pub trait ResourceProbe: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] tells why it cannot be used.
+    /// [`ProbeFailure`] tells why the folder cannot be used.
     async fn folder(&self, organization: OrganizationId, folder: &str) -> Result<(), ProbeFailure>;
     /// Checks that the connection is active and authorized.
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] tells why it cannot be used.
+    /// [`ProbeFailure`] tells why the connection cannot be used.
     async fn connection(
         &self,
         organization: OrganizationId,
@@ -40,23 +40,23 @@ pub trait ResourceProbe: Send + Sync + 'static {
 /// Facts about a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TemplateFacts {
-    /// Its size in bytes, including everything that comes with it.
+    /// The template's size in bytes, including all files that come with it.
     pub bytes: u64,
 }
 
 /// Why a resource cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeFailure {
-    /// The provider answered that the resource cannot be used. Gives a blocking issue.
+    /// The provider answered that the resource cannot be used. Preflight reports a blocking issue.
     Refused {
         /// The code, such as `drive.folder_not_found` or `template_not_found`.
         code: Cow<'static, str>,
-        /// The text for people; `None` takes docg's own text for the code.
+        /// The text for people; if `None`, people read docg's own text for the code.
         human: Option<Text>,
         /// The text for technicians.
         tech: Option<String>,
     },
-    /// The provider did not answer. Gives a warning `<domain>.check_failed`.
+    /// The provider did not answer, for this reason. Preflight reports a warning `<domain>.check_failed`.
     Unreachable(String),
 }
 

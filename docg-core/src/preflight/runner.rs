@@ -18,9 +18,9 @@ use crate::{
 /// The limits of preflight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreflightLimits {
-    /// The timeout of one check of a resource or by a handler.
+    /// The timeout of one check, which asks for a resource or calls a handler.
     pub check_timeout: Duration,
-    /// How many such checks run at once.
+    /// The largest number of checks of resources and by handlers that run at once.
     pub parallelism: usize,
     /// The size in bytes from which a template gets the warning `template.large_file`.
     pub large_template_bytes: u64,
@@ -41,9 +41,9 @@ impl Default for PreflightLimits {
 pub struct PreflightRequest<'a> {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The definition.
+    /// The definition to check.
     pub workflow: &'a Workflow,
-    /// The data that the execution works on.
+    /// The execution's input data.
     pub inputs: &'a Inputs,
     /// The registered node types.
     pub registry: &'a Registry,
@@ -51,10 +51,10 @@ pub struct PreflightRequest<'a> {
     pub probe: &'a Arc<dyn ResourceProbe>,
     /// The limits of preflight.
     pub limits: &'a PreflightLimits,
-    /// The steps so far; empty for a new execution. Ended steps are not checked again, and their outputs are
-    /// known.
+    /// The execution's steps; empty for a new execution. Preflight does not check steps that succeeded, were
+    /// skipped, or failed with `on_error: continue`, and uses the outputs of those that succeeded.
     pub steps: &'a [Step],
-    /// True if saving, delivery and signature will be skipped. They are checked all the same.
+    /// True if saving, delivery and signature will be skipped. Preflight checks their nodes all the same.
     pub dry_run: bool,
     /// The last phase that will run. Nodes of later phases are not checked.
     pub until_phase: Option<Phase>,
@@ -71,10 +71,10 @@ impl std::fmt::Debug for PreflightRequest<'_> {
     }
 }
 
-/// Checks everything that can be known before an effect. Never fails: if a check cannot be made, it becomes a
-/// warning `<domain>.check_failed`. Issues come in the order of the nodes.
+/// Checks everything that can be known before an effect. Never fails: if a check cannot be made, preflight
+/// reports a warning `<domain>.check_failed`. Issues come in the order of the nodes.
 ///
-/// If resources or handlers must be asked, it needs a tokio runtime with time enabled.
+/// Needs a tokio runtime with time enabled if the workflow has resources or handlers to ask.
 pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     let rules::Findings {
         mut issues,
@@ -93,10 +93,10 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
         request.limits.parallelism,
     )
     .await;
-    // Answers arrive in any order; sort them, so that the report does not depend on timing.
+    // Answers arrive in any order. Sort them, so that the order of issues does not depend on timing.
     answers.sort_by_key(|(order, _)| *order);
     let mut found: Placed = answers.into_iter().flat_map(|(_, found)| found).collect();
-    // A handler may report an issue that the rules have already found.
+    // Drop an issue of a handler if the rules have found the same one.
     found.retain(|(place, issue)| {
         !issues
             .iter()
@@ -111,7 +111,7 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
         .collect()
 }
 
-/// Applies the rules: at once if that is cheap, else on the threads for tenants' programs.
+/// Applies the rules: on this thread if that is cheap, else on the threads for tenants' programs.
 async fn findings(request: &PreflightRequest<'_>) -> rules::Findings {
     if is_small(request) {
         return rules::apply(request);
@@ -178,7 +178,7 @@ fn is_same(issue: &Issue, known: &Issue) -> bool {
     issue.code == known.code && issue.field == known.field && issue.node_id == known.node_id
 }
 
-/// A check that takes time, or may.
+/// A check that may take time: a question to a provider, or a handler's own check.
 enum Job<'a> {
     Ask(Question),
     Check(&'a Node, &'a Handler, Check),
@@ -204,7 +204,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Runs jobs, at most `parallelism` at once, and returns each result with its job's place in the list.
+/// Runs jobs, at most `parallelism` at once. Returns each result with the index of its job.
 async fn limited<'a>(
     jobs: impl Iterator<Item = BoxFuture<'a, Placed>>,
     parallelism: usize,
@@ -227,7 +227,7 @@ async fn limited<'a>(
     done
 }
 
-/// Runs a check that may hang or panic.
+/// Runs a check that may hang or panic. Either failure becomes an error text.
 async fn guarded<T>(limit: Duration, check: impl Future<Output = T>) -> Result<T, String> {
     match tokio::time::timeout(limit, AssertUnwindSafe(check).catch_unwind()).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -292,7 +292,7 @@ async fn check_node(
     });
     match found.await {
         Ok(mut issues) => {
-            // If there are too many issues, keep blocking ones first.
+            // If a handler reports too many issues, keep the blocking ones first.
             if issues.len() > limits::ISSUES_PER_NODE {
                 issues.sort_by_key(|issue| issue.severity == Severity::Warning);
                 issues.truncate(limits::ISSUES_PER_NODE);

@@ -1,4 +1,4 @@
-//! The run state: everything that a UI must know about an execution, and the engine needs to go on.
+//! The run state: everything about an execution that a UI shows and that the engine needs to continue it.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use crate::{
 pub struct Execution {
     /// The execution's id.
     pub id: ExecutionId,
-    /// The workflow that it runs.
+    /// The workflow that the execution runs.
     pub workflow_id: WorkflowId,
-    /// The version of the workflow that it was created with.
+    /// The workflow's version when the execution was created.
     pub workflow_version: u32,
     /// The tenant.
     pub organization_id: OrganizationId,
@@ -44,33 +44,33 @@ pub struct Execution {
     pub signature_state: SignatureState,
     /// The times of each phase.
     pub phase_metrics: PhaseMetrics,
-    /// The correlation id of the chain of calls that it belongs to.
+    /// The correlation id of the chain of calls that the execution belongs to.
     pub correlation_id: Arc<str>,
-    /// The W3C trace context that it was created with.
+    /// The W3C trace context of the call that created the execution.
     pub traceparent: Option<Arc<str>>,
-    /// The actor who created it.
+    /// The actor who created the execution.
     pub created_by: Arc<Actor>,
-    /// The kind of trigger that started it, such as `manual`.
+    /// The kind of trigger that started the execution, such as `manual`.
     pub trigger_type: Arc<str>,
-    /// The execution that this one retries.
+    /// The earlier execution that this execution retries.
     pub retry_of: Option<ExecutionId>,
-    /// The execution whose document this one continues with.
+    /// The earlier execution whose document this execution continues with.
     pub follows: Option<ExecutionId>,
-    /// True for a dry run: it runs preflight, trigger and render only, and has no effects.
+    /// True for a dry run, which runs preflight, trigger and render only and has no effects.
     pub dry_run: bool,
-    /// The last phase to run; `None` runs all.
+    /// The last phase to run; `None` if all phases run.
     pub until_phase: Option<Phase>,
-    /// The attempt within a chain of retries: 1, plus one for each retry.
+    /// The position in a chain of retries: 1 for the first execution, plus one for each retry.
     pub attempt: u32,
     /// The version, which grows with each commit.
     pub version: u64,
-    /// When the engine accepted it.
+    /// When the engine accepted the execution.
     pub created_at: Timestamp,
-    /// When a worker first began to work on it.
+    /// When a worker started the execution.
     pub started_at: Option<Timestamp>,
-    /// When it reached a terminal status.
+    /// When the execution reached a terminal status.
     pub completed_at: Option<Timestamp>,
-    /// When it last changed.
+    /// When the execution last changed.
     pub updated_at: Timestamp,
 
     /// The status that a pause returns to.
@@ -81,13 +81,13 @@ pub struct Execution {
     pub delivery_confirmed: bool,
     /// The priority; a higher one is claimed first.
     pub priority: i16,
-    /// When it next becomes due for a worker; `None` if only a signal can move it.
+    /// When the execution next becomes due for a worker; `None` if only a signal makes it due.
     pub wake_at: Option<Timestamp>,
-    /// The ends of its event, log and audit sequences.
+    /// The numbers of the last event, log entry and audit row.
     pub heads: Heads,
 }
 
-/// The ends of an execution's sequences.
+/// The numbers of an execution's last event, log entry and audit row, and the hash of the last audit row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Heads {
     /// The last event's `seq`.
@@ -155,7 +155,7 @@ impl WaitKind {
         Self::Retry,
     ];
 
-    /// True if the wait is for people, not machines; such time does not count as work.
+    /// True if the execution waits for people. The time of a wait for people does not count as work.
     #[must_use]
     pub const fn is_for_people(self) -> bool {
         match self {
@@ -198,7 +198,7 @@ pub enum SignatureState {
     Signing,
     /// All signatures are complete.
     Signed,
-    /// A signer refused.
+    /// A signer refused to sign.
     Declined,
     /// Not all signers signed in time.
     Expired,
@@ -215,7 +215,7 @@ impl SignatureState {
     ];
 }
 
-/// The times of each phase. Indexed by phase, which keeps the record small.
+/// The times of each phase, in an array with the phase as its index. An array keeps the stored record small.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PhaseMetrics(pub [Option<PhaseTimes>; 6]);
 
@@ -238,18 +238,18 @@ impl PhaseMetrics {
 /// The times of one phase. If a workflow returns to a phase, its durations add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseTimes {
-    /// When its first step began, or the wait for a person's confirmation that it may begin.
+    /// When the phase's first step began, or the wait for a person to confirm that the phase may begin.
     pub started_at: Timestamp,
-    /// When its latest step ended; `None` while a step is in progress.
+    /// When the phase's latest step ended; `None` while a step is in progress.
     pub completed_at: Option<Timestamp>,
     /// The working time in milliseconds, without waiting for people.
     pub duration_ms: u64,
     /// The time spent waiting for people, in milliseconds.
     pub waiting_ms: u64,
-    /// When the present stretch of work began; `None` while the phase rests.
+    /// When work on the phase last began or resumed; `None` while no work is in progress.
     pub resumed_at: Option<Timestamp>,
-    /// When the present wait for people began, if there is one. The wait begins when work has ended: a step
-    /// that was in progress when a pause came works on.
+    /// When the current wait for people began, if there is one. If an execution is paused while a step runs,
+    /// the wait begins when that step ends.
     pub waiting_since: Option<Timestamp>,
 }
 
@@ -268,10 +268,10 @@ impl PhaseTimes {
     }
 }
 
-/// The data that an execution works on. Changes only when a person repairs it.
+/// The input data of an execution. Only a person's repair changes it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
-    /// The trigger data as received.
+    /// The trigger data as received, with a person's repairs merged in.
     pub trigger_data: Arc<Value>,
     /// Node parameters that a person has changed, by node id.
     pub node_overrides: Map<String, Value>,

@@ -1,4 +1,4 @@
-//! The six phases, in the order in which work flows through them.
+//! The six phases of an execution, in the order in which it passes through them.
 
 use std::{fmt, str::FromStr};
 
@@ -46,7 +46,7 @@ impl Phase {
         }
     }
 
-    /// True if a dry run does this phase's work for real.
+    /// True if a dry run includes this phase.
     #[must_use]
     pub const fn runs_dry(self) -> bool {
         matches!(self, Self::Preflight | Self::Trigger | Self::Render)

@@ -10,7 +10,7 @@ use Status::*;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted; no worker has begun.
+    /// Accepted; no worker has started the execution.
     Queued,
     /// Preflight, trigger, render or save work is in progress.
     Running,
@@ -26,7 +26,7 @@ pub enum Status {
     Signing,
     /// All signatures of the request are complete.
     Signed,
-    /// Stopped by a person, or waiting for an approval.
+    /// Paused by a person, or waiting for an approval.
     Paused,
     /// Ended with success.
     Completed,
@@ -36,8 +36,8 @@ pub enum Status {
     Canceled,
 }
 
-/// Every allowed transition. `paused` lists all statuses that it may return to. [`Status::check`] allows only
-/// the one that the execution was paused from.
+/// Every allowed transition. A paused execution returns to its status before the pause. The table lists all
+/// statuses that can precede a pause; [`Status::check`] allows only the actual one.
 pub const TRANSITIONS: [(Status, &[Status]); 12] = [
     (Queued, &[Running, Paused, Canceled, Failed]),
     (
@@ -166,8 +166,8 @@ impl Status {
         TRANSITIONS[self as usize].1
     }
 
-    /// Checks a transition against the table. `paused_from` is the status before the pause: apart from
-    /// `needs_review`, `canceled` and `failed`, a paused execution may only return to it.
+    /// Checks a transition against the table. `paused_from` is the status before the pause. A paused
+    /// execution may only return to that status, or go to `needs_review`, `canceled` or `failed`.
     ///
     /// # Errors
     ///
@@ -206,7 +206,7 @@ impl FromStr for Status {
     }
 }
 
-/// The table as a Mermaid state diagram, equal to the one in the documentation.
+/// [`TRANSITIONS`] as a Mermaid state diagram, equal to the diagram in ARCHITECTURE.md.
 #[must_use]
 pub fn state_diagram() -> String {
     use fmt::Write;

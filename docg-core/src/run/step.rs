@@ -17,16 +17,16 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
-    /// Pending, or between two attempts.
+    /// Not begun, or between two attempts.
     Pending,
-    /// In progress, or waiting for the answer to a request.
+    /// In progress, or waiting for people to answer a request.
     Running,
     /// Ended with success.
     Success,
     /// Ended with an error.
     #[serde(rename = "failure")]
     Failed,
-    /// Left out; the reason is in its output.
+    /// The step was left out; its output tells why.
     Skipped,
 }
 
@@ -52,7 +52,7 @@ impl StepStatus {
         }
     }
 
-    /// True if the step has ended: nothing more happens to it by itself.
+    /// True if the step has ended: it runs again only if a person repairs it.
     #[must_use]
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::Skipped)
@@ -75,8 +75,8 @@ impl FromStr for StepStatus {
     }
 }
 
-/// Where a step stands. A combination that makes no sense, such as a skipped step with a handler at work, cannot
-/// be built.
+/// The state of a step, in more detail than its status. A combination that makes no sense, such as a skipped
+/// step with a handler at work, cannot be built.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,26 +90,29 @@ pub enum StepState {
     Resuming,
     /// The handler is asked whether its effect happened, or is about to be.
     Probing(Doubt),
-    /// No handler runs; the step waits for the answer to its request.
+    /// No handler runs; the step waits for people to answer its request.
     Waiting,
     /// Ended with success.
     Succeeded,
     /// Ended with an error.
     Failed(Outcome),
-    /// Left out; the reason is in its output.
+    /// The step was left out; its output tells why.
     Skipped,
 }
 
-/// Why it is in doubt whether a step's effect happened.
+/// The reason why it is unknown whether a step's effect happened.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Doubt {
     /// The worker that ran the handler has died or shut down.
     LeftOpen,
-    /// The attempt failed, and its error does not tell.
+    /// The attempt failed, and its error does not tell whether the effect happened.
     AttemptFailed,
-    /// The handler was told to stop because of a cancel, and its error does not tell.
+    /// The handler's answer cannot be used; the step's error tells why.
+    AnswerRefused,
+    /// The handler was told to stop because of a cancel, and its error does not tell whether the effect
+    /// happened.
     Canceled,
 }
 
@@ -134,13 +137,13 @@ impl StepState {
         matches!(self, Self::Running | Self::Resuming | Self::Probing(_))
     }
 
-    /// True if the step has ended: nothing more happens to it by itself.
+    /// True if the step has ended: it runs again only if a person repairs it.
     #[must_use]
     pub const fn is_ended(self) -> bool {
         self.status().is_ended()
     }
 
-    /// The detail that a store keeps beside the status, and the outcome.
+    /// Splits the state into the three parts that a store keeps: status, activity and outcome.
     #[must_use]
     pub const fn stored(self) -> (StepStatus, Activity, Outcome) {
         let activity = match self {
@@ -148,6 +151,7 @@ impl StepState {
             Self::Resuming => Activity::Resuming,
             Self::Probing(Doubt::LeftOpen) => Activity::ProbingTakeover,
             Self::Probing(Doubt::AttemptFailed) => Activity::ProbingFailure,
+            Self::Probing(Doubt::AnswerRefused) => Activity::ProbingAnswer,
             Self::Probing(Doubt::Canceled) => Activity::ProbingCancel,
             Self::Waiting => Activity::Waiting,
             Self::Pending | Self::Succeeded | Self::Failed(_) | Self::Skipped => Activity::Idle,
@@ -159,7 +163,7 @@ impl StepState {
         (self.status(), activity, outcome)
     }
 
-    /// The state that [`stored`](Self::stored) has taken apart; `None` if the parts do not fit together.
+    /// Rebuilds a state from its [`stored`](Self::stored) parts; `None` if the parts do not fit together.
     #[must_use]
     pub const fn from_stored(
         status: StepStatus,
@@ -179,6 +183,9 @@ impl StepState {
             }
             (StepStatus::Running, Activity::ProbingFailure, Outcome::Known) => {
                 Self::Probing(Doubt::AttemptFailed)
+            }
+            (StepStatus::Running, Activity::ProbingAnswer, Outcome::Known) => {
+                Self::Probing(Doubt::AnswerRefused)
             }
             (StepStatus::Running, Activity::ProbingCancel, Outcome::Known) => {
                 Self::Probing(Doubt::Canceled)
@@ -200,7 +207,7 @@ impl StepState {
     }
 }
 
-/// What a store keeps beside a step's status; see [`StepState::stored`].
+/// The part of a step's state that a store keeps beside its status; see [`StepState::stored`].
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -213,6 +220,8 @@ pub enum Activity {
     ProbingTakeover,
     /// [`StepState::Probing`] with [`Doubt::AttemptFailed`].
     ProbingFailure,
+    /// [`StepState::Probing`] with [`Doubt::AnswerRefused`].
+    ProbingAnswer,
     /// [`StepState::Probing`] with [`Doubt::Canceled`].
     ProbingCancel,
     /// [`StepState::Waiting`].
@@ -221,17 +230,18 @@ pub enum Activity {
     Resuming,
 }
 
-/// How a failed step ended, as far as it is known. Decides what may follow, independent of the error's code.
+/// The kind of a step's failure, which decides how the execution goes on. The error's code decides nothing.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The step did not have its effect.
+    /// It is known whether the effect happened; or the execution has ended, and nothing depends on the effect
+    /// any more. The step's error tells which of the two holds.
     #[default]
     Known,
-    /// The step may have had its effect: a person must settle it before the execution goes on.
+    /// The effect may have happened. A person must settle that before the execution goes on.
     Unknown,
-    /// People decided against it, or did not decide in time: `on_error: continue` does not skip such a
+    /// People rejected the step's request, or did not answer in time. `on_error: continue` does not skip this
     /// failure.
     Decided,
 }
@@ -253,15 +263,15 @@ pub struct Step {
     pub phase: Phase,
     /// The node's 0-based position in the workflow.
     pub position: u32,
-    /// Where it stands.
+    /// The state of the step.
     pub state: StepState,
-    /// Attempts that began and were not cut off by their worker's death.
+    /// The number of attempts. An attempt that another worker repeats after a death or shutdown counts once.
     pub attempt: u32,
-    /// Attempts before a person's repair, which do not count against the retry policy.
+    /// The number of attempts before a person's repair. The retry policy does not count them.
     pub attempts_before: u32,
-    /// How many workers died after committing that they started this step.
+    /// The number of workers that died after committing that they started this step.
     pub takeovers: u32,
-    /// When its first attempt began.
+    /// When the step's first attempt began.
     pub started_at: Option<Timestamp>,
     /// When the step ended.
     pub completed_at: Option<Timestamp>,
@@ -275,7 +285,7 @@ pub struct Step {
     pub data_out: Option<JsonText>,
     /// The output for later steps. Never shown to people.
     pub output: Option<Arc<Value>>,
-    /// The execution whose output was reused in a retry.
+    /// The earlier execution whose output this step reuses, if the execution is a retry.
     pub reused_from: Option<ExecutionId>,
 }
 
@@ -286,7 +296,7 @@ impl Step {
         self.state.status()
     }
 
-    /// True if the step failed and may have had its effect all the same.
+    /// True if the step failed, but its effect may have happened.
     #[must_use]
     pub fn is_outcome_open(&self) -> bool {
         matches!(self.state, StepState::Failed(Outcome::Unknown))

@@ -4,7 +4,7 @@ use super::*;
 fn every_pair_of_statuses_is_judged_as_the_table_says() {
     for (from, successors) in TRANSITIONS {
         for to in Status::ALL {
-            // A paused execution returns to where it was paused from: give it the chance.
+            // A paused execution may return only to the status before the pause, so let `to` be that status.
             let paused_from = (from == Status::Paused).then_some(to);
             let allowed = from.check(to, paused_from).is_ok();
             assert_eq!(allowed, successors.contains(&to), "{from} -> {to}");

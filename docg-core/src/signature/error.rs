@@ -7,13 +7,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProviderError {
-    /// The provider is unreachable or unable at the moment; nothing has happened.
+    /// The provider is unreachable or unable to work at the moment; the call had no effect.
     #[error("the signature provider is unavailable: {0}")]
     Unavailable(String),
-    /// The provider did not answer in time, to a call that changes nothing or may be repeated.
+    /// The provider did not answer in time. The call changes nothing at the provider, or may be repeated.
     #[error("the signature provider did not answer in time: {0}")]
     TimedOut(String),
-    /// The provider asks to slow down; nothing has happened.
+    /// The provider asks to slow down; the call had no effect.
     #[error("the signature provider asks to slow down: {tech}")]
     RateLimited {
         /// The shortest wait in milliseconds, if the provider gave one.
@@ -24,7 +24,7 @@ pub enum ProviderError {
     /// The provider rejected the key or token.
     #[error("the signature provider does not accept the API key: {0}")]
     Unauthorized(String),
-    /// The key or token is valid, but the provider forbids the call to its owner.
+    /// The key or token is valid, but its owner may not make this call.
     #[error("the signature provider does not allow this: {0}")]
     Forbidden(String),
     /// The provider account has no credits or no valid plan.
@@ -36,7 +36,7 @@ pub enum ProviderError {
     /// The requested thing does not exist yet, but will.
     #[error("the signature provider is not ready yet: {0}")]
     NotReady(String),
-    /// The provider refused; asking again changes nothing.
+    /// The provider refused the call, and would refuse it again.
     #[error("the signature provider refused: {0}")]
     Refused(String),
     /// The connection broke after the request was sent: the outcome is unknown.
@@ -79,8 +79,9 @@ impl ProviderError {
         }
     }
 
-    /// Turns the error into a failure of the step that called. Codes begin with the provider's name, such as
-    /// `clicksign.rate_limit`; actions are found by the part after it. `label` names the node.
+    /// Turns the error into a failure of the step that called the provider. The failure's code begins with
+    /// the provider's name, such as `clicksign.rate_limit`; actions are found by the part after that name.
+    /// `label` is the node's.
     #[must_use]
     pub fn into_failure(self, provider: &str, label: &str) -> StepFailure {
         let code = |code: &str| format!("{provider}.{code}");
@@ -121,8 +122,8 @@ impl ProviderError {
                 code(codes::SIGNATURE_REFUSED),
                 text("error-signature-refused"),
             ),
-            // The engine asks the handler's `probe`; if that cannot tell either, the engine's own text says
-            // so.
+            // The engine then asks the handler's `probe`. If the outcome stays unknown, people see the
+            // engine's own text instead of this one.
             Self::Unknown(_) => StepFailure::outcome_unknown(
                 code(codes::SERVICE_UNAVAILABLE),
                 text("issue-service-unavailable"),

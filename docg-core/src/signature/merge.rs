@@ -14,7 +14,7 @@ pub struct SignerChange {
     pub email: String,
     /// The signer's new status.
     pub status: SignerStatus,
-    /// When it happened, by the provider's clock.
+    /// When the status changed, by the provider's clock.
     pub at: Timestamp,
     /// The reason, for a refusal.
     pub reason: Option<String>,
@@ -72,7 +72,7 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             }
         }
     }
-    // If one report has several times for a fact, the change carries the time that is kept.
+    // If one report has several times for a fact, the change gets the time that the signer keeps.
     for change in &mut changes {
         let mut signers = request.signers.iter();
         let signer = signers.find(|signer| signer.email == change.email);
@@ -88,7 +88,8 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
     changes
 }
 
-/// Keeps the alphabetically first of several reasons, so that the order of arrival does not matter.
+/// Keeps the alphabetically first of the known and the reported reason, so that the order of arrival does not
+/// matter.
 fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
     if let Some(told) = told
         && known.as_ref().is_none_or(|known| told < known)
@@ -97,9 +98,8 @@ fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
     }
 }
 
-/// Derives the request's status from the facts. An earlier end counts like a fact, so the order of arrival
-/// does not matter: all signatures win over everything, a refusal over a withdrawal, a withdrawal over an
-/// expiry.
+/// Derives the request's status from the facts and its status so far, so that the order of arrival does not
+/// matter: all signatures win over everything, a refusal over a withdrawal, a withdrawal over an expiry.
 fn derived_status(request: &SignatureRequest, facts: &[SignerFact]) -> RequestStatus {
     let is_signer = |email: &str| {
         let mut signers = request.signers.iter();

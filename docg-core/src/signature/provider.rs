@@ -16,8 +16,8 @@ use crate::{ids::OrganizationId, limits, storable, time::Timestamp};
 pub trait SignatureProvider: Send + Sync + 'static {
     /// The provider's name in parameters, URLs and stored requests.
     fn name(&self) -> &str;
-    /// Sends a document to its signers. After a crash the engine calls it again with the same idempotency
-    /// key; it must not create a second envelope then.
+    /// Sends a document to its signers. After a crash the call is repeated with the same idempotency key, and
+    /// must not create a second envelope.
     ///
     /// # Errors
     ///
@@ -29,25 +29,27 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// [`ProviderError`] if the provider cannot tell.
     async fn find(&self, request: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError>;
-    /// The document with all signatures, described as the application stores it.
+    /// Fetches the document with all signatures. Returns its description, in the form in which the
+    /// application's handlers describe files.
     ///
     /// # Errors
     ///
     /// [`ProviderError`] tells whether a retry may succeed.
     async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError>;
-    /// The facts about the signers so far, in case webhooks were lost: all facts that webhooks report, or as
-    /// many as the provider can still tell.
+    /// Asks the provider for the facts about the signers so far, in case webhooks were lost. Returns all
+    /// facts that webhooks report, or as many as the provider can still tell.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`]; the engine asks again later.
+    /// [`ProviderError`] if the provider cannot tell; the engine asks again later.
     async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError>;
     /// Reminds the signers whose turn it is and who have not signed. The engine calls it once per reminder,
     /// unless [`reminds_itself`](Self::reminds_itself) is true.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`]; the execution continues, and the next reminder comes at its time.
+    /// [`ProviderError`] if no reminder was sent; the execution is not affected, and the next reminder comes
+    /// at its usual time.
     async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
     /// Withdraws a request that has ended in docg: the execution was canceled, a signer refused, or the
     /// request expired. The engine tries a few times, then gives up; later signatures then have no effect.
@@ -58,16 +60,16 @@ pub trait SignatureProvider: Send + Sync + 'static {
     async fn cancel(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
     /// True if the provider itself sends reminders by [`EnvelopeRequest::remind_every_ms`].
     fn reminds_itself(&self) -> bool;
-    /// Verifies that a webhook comes from the provider, over its raw bytes and in constant time, and parses
-    /// it.
+    /// Verifies over a webhook's raw bytes and in constant time that it comes from the provider, and parses
+    /// the webhook.
     ///
     /// # Errors
     ///
-    /// [`WebhookError`] tells which of the two failed.
+    /// [`WebhookError`] tells whether the proof or the parsing failed.
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError>;
 }
 
-/// A request to a provider to send a document to its signers.
+/// A handler's request to a provider to send a document to its signers.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EnvelopeRequest {
@@ -84,7 +86,7 @@ pub struct EnvelopeRequest {
     /// When the request expires; `None` for never.
     pub expires_at: Option<Timestamp>,
     /// The interval of reminders to signers who have not signed, in milliseconds; `None` for no reminders.
-    /// For providers that send reminders themselves.
+    /// Only providers that send reminders themselves need it.
     pub remind_every_ms: Option<u64>,
 }
 
@@ -201,7 +203,7 @@ pub struct SignerFact {
     pub email: Option<String>,
     /// The kind of fact.
     pub kind: SignerFactKind,
-    /// When it happened, by the provider's clock.
+    /// When the reported event happened, by the provider's clock.
     pub at: Timestamp,
     /// The reason for a refusal, if given.
     pub reason: Option<String>,
@@ -241,7 +243,7 @@ impl SignerFact {
         self.printable()
     }
 
-    /// Reduces the reason, which a stranger has typed, to one line of bounded length.
+    /// Reduces the reason, which a stranger has typed, to one line of bounded length, and cuts the address.
     pub(crate) fn printable(mut self) -> Self {
         let reason = self.reason.map(|it| storable::one_line(&it, MAX_REASON));
         self.reason = reason.filter(|reason| !reason.is_empty());

@@ -31,15 +31,15 @@ pub struct SignatureRequest {
     pub created_at: Timestamp,
     /// When the request expires; `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// When the last signature arrived, or the request ended otherwise.
+    /// When the last signature arrived, or when the request ended without all signatures.
     pub completed_at: Option<Timestamp>,
     /// Further data that the provider needs to find the envelope.
     #[serde(default)]
     pub details: Value,
-    /// The engine's own actions while the request is open.
+    /// When the engine next sends reminders and asks the provider, while the request is open.
     #[serde(default)]
     pub follow_up: FollowUp,
-    /// True if some stored data of it cannot be read, and is left empty.
+    /// True if some stored data of the request cannot be read. The fields concerned are empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
 }
@@ -47,8 +47,8 @@ pub struct SignatureRequest {
 /// The shortest interval of reminders, in milliseconds; shorter intervals are raised to it.
 pub const SHORTEST_REMINDING_MS: u64 = 60_000;
 
-/// The engine's own actions on an open request: it reminds signers who have not signed, and asks the provider
-/// for reports that webhooks may have lost.
+/// The engine's own actions on an open request: to have the signers reminded who have not signed, and to ask
+/// the provider for reports that webhooks may have lost.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FollowUp {
@@ -56,11 +56,11 @@ pub struct FollowUp {
     pub remind_every_ms: Option<u64>,
     /// When the next reminder is due.
     pub remind_at: Option<Timestamp>,
-    /// When the engine next asks the provider; `None` if it cannot be asked.
+    /// When the engine next asks the provider for reports; `None` if the engine has no provider of this name.
     pub check_at: Option<Timestamp>,
-    /// When the provider last answered.
+    /// When the provider last answered such a check.
     pub checked_at: Option<Timestamp>,
-    /// How many checks have failed since the last answer.
+    /// How many checks have failed since the provider last answered one.
     pub failed_checks: u32,
 }
 
@@ -155,9 +155,9 @@ impl SignerStatus {
 /// A handler's new signature request, which the provider has already accepted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewSignatureRequest {
-    /// The provider's name. If the engine has no provider of this name, it neither checks the request nor
-    /// sends reminders, and logs a warning with the execution. The application then reports the signers with
-    /// [`Engine::report_signers`](crate::engine::Engine::report_signers).
+    /// The provider's name. If the engine has no provider of this name, the engine asks for no reports, sends
+    /// no reminders, and logs a warning with the execution. The application then reports what the signers do
+    /// with [`Engine::report_signers`](crate::engine::Engine::report_signers).
     pub provider: String,
     /// The provider's id of the envelope.
     pub envelope_id: String,
@@ -173,7 +173,7 @@ pub struct NewSignatureRequest {
     /// never.
     pub expires_at: Option<Timestamp>,
     /// The interval, in milliseconds, at which the engine has the provider remind signers who have not
-    /// signed. `None` if the engine sends no reminders, for example because the provider does.
+    /// signed. `None` if the engine sends no reminders, for example because the provider sends its own.
     #[serde(default)]
     pub remind_every_ms: Option<u64>,
 }

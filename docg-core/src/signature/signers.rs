@@ -9,12 +9,12 @@ pub const MAX_SIGNERS: usize = 50;
 /// The highest turn that a signer can have.
 pub const MAX_ORDER: u32 = 1_000;
 
-/// The value of a parameter of the kind [`Signers`](crate::workflow::ParamKind::Signers), for a handler's
-/// parameters.
+/// The value of a parameter of the kind [`Signers`](crate::workflow::ParamKind::Signers), for the type of a
+/// handler's parameters.
 ///
-/// It is read in the same way as by preflight: at most [`MAX_SIGNERS`] signers, each with an address of their
-/// own, optionally a name, and optionally a turn from 1 to [`MAX_ORDER`]. Turns may have gaps; signers of the
-/// same turn are asked together. If a signer has no name, the display name of the address is used.
+/// Deserializing it applies the rules of preflight: at most [`MAX_SIGNERS`] signers, each with an address of
+/// their own, optionally a name, and optionally a turn from 1 to [`MAX_ORDER`]. Turns may have gaps; signers
+/// of the same turn are asked together. If a signer has no name, the display name of the address is used.
 ///
 /// ```
 /// use docg_core::signature::Signers;

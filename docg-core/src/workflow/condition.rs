@@ -7,9 +7,10 @@
 //! ```
 //!
 //! The syntax is that of Jinja expressions. The semantics are stricter, and described on this page in full.
-//! If the text of a condition shows that it breaks a rule, the workflow is refused when it is stored.
-//! Otherwise preflight reports an issue `invalid_condition` once the values are known; failing that, the step
-//! goes to review with that code. A broken condition is never taken for true or false.
+//! If the text of a condition alone breaks a rule, the workflow is refused when it is stored. If the
+//! condition breaks a rule with the trigger data, preflight reports an issue `invalid_condition`. If it
+//! breaks a rule with values of earlier steps, its step goes to review with that code. A broken condition
+//! never counts as true or false.
 //!
 //! # Values
 //!
@@ -17,7 +18,7 @@
 //! |---|---|
 //! | null | `none`, JSON's `null` |
 //! | true or false | `true`, `false` |
-//! | number | `12`, `0.5`, `1e6`; exact, as it is written: `0.1 + 0.2 == 0.3` |
+//! | number | `12`, `0.5`, `1e6`; exact, as written: `0.1 + 0.2 == 0.3` |
 //! | text | `"…"`, `'…'` |
 //! | list | `[1, 2]`, JSON's arrays |
 //! | object | JSON's objects |
@@ -28,19 +29,19 @@
 //!
 //! # What can be read
 //!
-//! `trigger`, `steps.<node id>` and `execution`, by `.name`, `["name"]` and `[0]` (`[-1]` is the last).
+//! `trigger`, `steps.<node id>` and `execution`, by `.name`, `["name"]` and `[0]` (`[-1]` is the last item).
 //! Reading a missing value is an error that names it. `… is defined` tests whether a value exists;
-//! `…|default(5)` replaces a missing one. `null` exists.
+//! `…|default(5)` replaces a missing value. A value that is `null` exists.
 //!
 //! # Operators
 //!
 //! | operator | takes | |
 //! |---|---|---|
-//! | `==` `!=` | two of one kind, or anything and null | within lists and objects, values of different kinds are unequal |
-//! | `<` `<=` `>` `>=` | two numbers or two texts | `1 < x <= 9` compares each with the next |
-//! | `in` `not in` | a value and a list, a text and a text, a text and an object's names | an item of another kind is an error, unless an equal one is found |
+//! | `==` `!=` | two values of one kind, or anything and null | within lists and objects, values of different kinds are unequal |
+//! | `<` `<=` `>` `>=` | two numbers or two texts | `1 < x <= 9` compares each operand with the next |
+//! | `in` `not in` | a value and a list, a text and a text, a text and an object's names | a list item of another kind than the value is an error, unless an equal item is in the list |
 //! | `and` `or` `not` | true or false | if the left side decides, the right side is not evaluated |
-//! | `+` `-` `*` `/` `//` `%` `**` | numbers | `//` rounds down, `%` is the remainder; a division by zero is an error; powers are whole, 0 to 64 |
+//! | `+` `-` `*` `/` `//` `%` `**` | numbers | `//` rounds down, `%` is the remainder; a division by zero is an error; exponents are whole numbers from 0 to 64 |
 //! | `~` | texts and whole numbers | joins them to a text |
 //! | `a if b else c` | | |
 //!
@@ -114,10 +115,11 @@ pub(crate) fn read_paths(expr: &str) -> Result<Vec<OwnedPath>, ConditionError> {
 ///
 /// # Errors
 ///
-/// [`ConditionError::Absent`] if it reads a missing value, [`ConditionError::Evaluation`] if its values do
-/// not fit together or it costs too much, [`ConditionError::Syntax`] as for [`check`].
+/// [`ConditionError::Absent`] if the condition reads a missing value, [`ConditionError::Evaluation`] if the
+/// values do not fit the operators or the evaluation costs too much, [`ConditionError::Syntax`] as for
+/// [`check`].
 pub fn evaluate(expr: &str, scope: &Scope<'_>) -> Result<bool, ConditionError> {
-    // A scope knows every value, so `decide` never answers `None`.
+    // A scope knows every value, so `decide` never returns `None`.
     Ok(decide(expr, scope)?.unwrap_or(false))
 }
 
@@ -135,10 +137,10 @@ pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, Co
     }
 }
 
-/// An upper bound on the cost of a condition over so much data, in operations, roughly.
+/// A rough upper bound on the cost of a condition, in operations, for `data` values to read.
 pub(crate) fn price(expr: &str, data: usize) -> usize {
     match parsed(expr) {
-        // An expression over a list may go through another list for each item.
+        // For each item of a list, the expression may go through another list.
         Ok(parsed) if parsed.loops => expr
             .len()
             .saturating_mul(data.saturating_mul(data) / 64 + 1),

@@ -14,26 +14,28 @@ use crate::{
 /// Why a handler is told to stop.
 ///
 /// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`]; a handler
-/// whose effect has happened returns its output or wait. No other answer ends the step:
+/// whose effect has happened returns its output or wait. The engine treats the answers as follows:
 ///
 /// | reason | success, wait | any error, a panic, or no answer |
 /// |---|---|---|
 /// | cancel | recorded; open requests to people are withdrawn | the execution ends `canceled` |
 /// | shutdown | counts as usual | the step runs again on another worker and no attempt is used up |
-/// | lease lost | found by `probe` | another worker continues the step |
+/// | lease lost | the next worker's `probe` finds the effect | another worker continues the step |
 /// | deadline | counts as usual | the attempt has timed out |
 ///
 /// With [`stopped`](crate::error::StepFailure::stopped) or
 /// [`retryable`](crate::error::StepFailure::retryable), the handler states that its effect may be tried
-/// again. After any other error the outcome is unknown, unless the effect is [safe to
-/// repeat](super::NodeSpec::safe_to_repeat): the engine asks the handler's `probe` before the step runs
-/// again, or before the execution ends `canceled`.
+/// again. After any other error the outcome is unknown, and the engine asks the handler's `probe` before the
+/// step runs again or the execution ends. The outcome of two kinds of calls is never unknown: of an effect
+/// that is [safe to repeat](super::NodeSpec::safe_to_repeat), and of
+/// [`resumed`](super::EffectHandler::resumed), unless `resumed` itself returns an unknown outcome.
 ///
 /// [`StepFailure::stopped`]: crate::error::StepFailure::stopped
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
-    /// A person canceled the execution. It ends `canceled` whatever the handler returns.
+    /// A person ends the execution by canceling or rejecting it. The execution ends whatever the handler
+    /// returns.
     Cancel,
     /// The process shuts down; another worker continues the step.
     Shutdown,
@@ -51,9 +53,9 @@ pub struct StepContext(pub(crate) Arc<StepFacts>);
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepFacts {
-    /// The execution.
+    /// The execution that the step belongs to.
     pub execution_id: ExecutionId,
-    /// The workflow that it runs.
+    /// The workflow that the execution runs.
     pub workflow_id: WorkflowId,
     /// The tenant.
     pub organization_id: OrganizationId,
@@ -63,11 +65,12 @@ pub struct StepFacts {
     pub label: Arc<str>,
     /// The attempt's number, from 1.
     pub attempt: u32,
-    /// The approval that this step requested before; set if it is to request a new one.
+    /// The approval that this step requested before. Set if the step must request a new approval.
     pub previous_approval: Option<ApprovalId>,
-    /// The signature request that this step made before. It has ended; a new request needs a name of its own.
+    /// The signature request that this step made before, and that has ended. A new request needs another key
+    /// at the provider.
     pub previous_signature: Option<SignatureRequestId>,
-    /// The correlation id of the chain of calls; pass it on.
+    /// The correlation id of the chain of calls, for the handler to pass on in its own calls.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.
     pub traceparent: Option<Arc<str>>,
@@ -98,8 +101,8 @@ tokio::task_local! {
 }
 
 impl StepContext {
-    /// The step whose handler makes this call. Needs no context at hand, for example in a signature provider.
-    /// `None` in tasks that the handler spawned, and outside of handlers.
+    /// The step whose handler makes this call, for code that is given no context, such as a signature
+    /// provider. `None` in tasks that the handler spawned, and outside of handlers.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
@@ -111,8 +114,8 @@ impl StepContext {
     }
 }
 
-/// Waits for a place in a pool while the clock of the [current](StepContext::current) step stands still.
-/// Outside of a step it only waits. See [`wait_for_place`](StepFacts::wait_for_place).
+/// Waits for a place in a pool, and meanwhile stops the clock of the [current](StepContext::current) step. If
+/// no step is current, stops no clock. See [`wait_for_place`](StepFacts::wait_for_place).
 pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
     match StepContext::current() {
         Some(step) => step.wait_for_place(place).await,
@@ -120,10 +123,11 @@ pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
     }
 }
 
-/// The longest that a wait for a place can stop the clock. A longer wait ends in a timeout of the attempt.
+/// The longest time for which a wait for a place stops the attempt's clock. After a longer wait the attempt
+/// times out.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// The time limit of an attempt, in the time of [`Clock::elapsed`].
+/// The time limit of an attempt, as measured by [`Clock::elapsed`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     ends: Duration,
@@ -178,7 +182,7 @@ impl Time {
     }
 }
 
-/// Stops the attempt's clock until this is dropped.
+/// A guard that stops the attempt's clock until it is dropped.
 struct Stopped<'t>(&'t Time);
 
 impl Drop for Stopped<'_> {
@@ -222,8 +226,9 @@ impl StepFacts {
         place.await
     }
 
-    /// Why the handler is told to stop; `None` if it is not. The first reason stays, with two exceptions: a
-    /// cancel within the grace time replaces a shutdown or a deadline, and a lost lease replaces everything.
+    /// Why the handler is told to stop; `None` if it may continue. The first reason stays, with two
+    /// exceptions: a cancel within the grace time replaces a shutdown or a deadline, and a lost lease
+    /// replaces every reason.
     ///
     /// ```
     /// use docg_core::{prelude::*, workflow::compute};
@@ -262,7 +267,7 @@ impl StepFacts {
         });
     }
 
-    /// Logs a message for people; stored with the execution and sent to `tracing` at once.
+    /// Logs a message for people. The message is stored with the execution, and sent to `tracing` at once.
     pub fn log(&self, level: LogLevel, message: impl Into<crate::i18n::Text>) {
         self.recorder.log(LogDraft::new(level, message));
     }
@@ -272,13 +277,14 @@ impl StepFacts {
         self.recorder.log(entry);
     }
 
-    /// Adds a row to the execution's audit trail; it is stored together with the step's result.
+    /// Adds a row to the execution's audit trail. The row is stored together with the step's result.
     pub fn audit(&self, row: AuditDraft) {
         self.recorder.record(row);
     }
 }
 
-/// The context of a handler with an effect. Only live executions can create it, so a dry run has none.
+/// The context of a handler with an effect. The engine creates it only for live executions, so that a dry run
+/// cannot call such a handler.
 #[derive(Debug, Clone)]
 pub struct EffectContext {
     step: StepContext,
@@ -291,7 +297,7 @@ impl EffectContext {
     }
 
     /// The idempotency key of this step's effect: the same in every attempt and after every crash, and
-    /// different in every other step. Pass it to providers that accept one.
+    /// different in every other step. Pass it to providers that accept an idempotency key.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}", self.step.execution_id, self.step.node_id)

@@ -36,7 +36,7 @@ pub struct Workflow {
     pub organization_id: OrganizationId,
     /// The workflow's name, for people.
     pub name: String,
-    /// The version: 1, 2, 3 with each change.
+    /// The version: 1 at first, and one more with each change.
     pub version: u32,
     /// JSON Schema 2020-12 of the trigger data.
     pub input_schema: Map<String, Value>,
@@ -44,11 +44,11 @@ pub struct Workflow {
     pub settings: Settings,
     /// The nodes, in the order in which they run.
     pub nodes: Vec<Arc<Node>>,
-    /// When its first version was stored.
+    /// When the workflow's first version was stored.
     pub created_at: Timestamp,
     /// When this version was stored.
     pub updated_at: Timestamp,
-    /// True if some stored data of it cannot be read, and is left empty.
+    /// True if some stored data of the workflow cannot be read. The fields concerned are empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
 }
@@ -61,7 +61,7 @@ pub struct Settings {
     pub confirm_before_delivery: bool,
     /// How long a review may take, in milliseconds; `null` for no limit.
     pub review_expires_ms: Option<u64>,
-    /// The priority; a higher one is claimed first.
+    /// The priority of executions; those with a higher priority are claimed first.
     pub priority: i16,
 }
 
@@ -84,13 +84,13 @@ pub struct NodeDraft {
     /// The node type, such as `render-pdf`.
     #[serde(rename = "type")]
     pub node_type: String,
-    /// The node's name, for people; the id if missing.
+    /// The node's name, for people. If it is missing, the id is shown.
     #[serde(default)]
     pub label: Option<String>,
     /// The phase. May be missing if the node type allows only one.
     #[serde(default)]
     pub phase: Option<Phase>,
-    /// A condition; the node runs only if it is true.
+    /// The node's condition: the node runs only if it is true.
     #[serde(default)]
     pub when: Option<String>,
     /// Values for the declared parameters; texts may hold `{{path}}`.
@@ -102,7 +102,7 @@ pub struct NodeDraft {
     /// The timeout of one attempt, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
-    /// The effect of a final failure on the execution.
+    /// The consequence for the execution if the step fails and is not retried.
     #[serde(default)]
     pub on_error: OnError,
 }
@@ -117,9 +117,9 @@ pub struct Node {
     pub node_type: Arc<str>,
     /// The node's name, for people.
     pub label: Arc<str>,
-    /// The kind of work that it does.
+    /// The kind of work that the node does.
     pub phase: Phase,
-    /// A condition; the node runs only if it is true.
+    /// The node's condition: the node runs only if it is true.
     pub when: Option<String>,
     /// Values for the declared parameters; texts may hold `{{path}}`.
     pub params: Map<String, Value>,
@@ -127,15 +127,15 @@ pub struct Node {
     pub retry: RetryPolicy,
     /// The timeout of one attempt, in milliseconds.
     pub timeout_ms: u64,
-    /// The effect of a final failure on the execution.
+    /// The consequence for the execution if the step fails and is not retried.
     pub on_error: OnError,
 }
 
-/// The effect on the execution of a failure that is not retried.
+/// The consequence for the execution if a step fails and is not retried.
 ///
-/// It does not apply if a person must look: the step's failure asks for a review, or the outcome is unknown.
-/// It does not apply to people's decisions either. If an approval was rejected or expired, or signatures were
-/// declined, expired or withdrawn, even `continue` fails the execution.
+/// Not applied if a person must look, because the failure asks for a review or the outcome is unknown. Not
+/// applied to people's decisions either: if an approval was rejected or expired, or signatures were declined,
+/// expired or withdrawn, even `continue` fails the execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
@@ -157,7 +157,7 @@ impl OnError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// The number of attempts, the first included. At least 1.
+    /// The largest number of attempts, the first attempt included. At least 1.
     pub max_attempts: u32,
     /// The pause after the first failure, in milliseconds.
     pub initial_ms: u64,
@@ -188,8 +188,8 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause after the failure of attempt `attempt` (1 for the first), in milliseconds. `random` spreads
-    /// pauses over the upper half, so that steps that failed together are not retried together.
+    /// The pause after the failure of attempt `attempt` (1 for the first), in milliseconds. `random` picks a
+    /// value between half and all of the pause, so that steps that failed together are not retried together.
     #[must_use]
     pub fn delay_ms(&self, attempt: u32, random: u64) -> u64 {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);

@@ -1,4 +1,4 @@
-//! Handlers made of async functions: one serde type in, one out.
+//! Handlers made of async functions, whose parameters and outputs are serde types.
 
 use std::{
     any::Any, fmt, future::Future, marker::PhantomData, mem::ManuallyDrop, pin::Pin, sync::Arc,
@@ -18,7 +18,7 @@ use super::{
     variables::shortened,
 };
 use crate::{
-    error::{FailureClass, StepFailure, answer_refused, codes},
+    error::{FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     json,
     preflight::Issue,
@@ -81,21 +81,20 @@ impl StepOutcome {
     /// The step is done, with an output of any serializable type.
     ///
     /// `json!` and `serde_json::to_value` silently write `null` for a float that is infinite or not a number
-    /// (NaN). Pass a type of your own here, and such a float is refused.
+    /// (NaN). If `output` is a type of your own instead, such a float is refused.
     ///
     /// # Errors
     ///
     /// A failure with an unknown outcome if the output cannot be serialized: the effect has already happened.
     pub fn done(output: impl Serialize) -> Result<Self, StepFailure> {
         to_output(output).map(Self::Done).map_err(|mut failure| {
-            failure.class = FailureClass::OutcomeUnknown;
-            failure.context.human = answer_refused(failure.context.human);
+            failure.class = FailureClass::AnswerRefused;
             failure
         })
     }
 }
 
-/// The output after a wait, if the handler adds nothing.
+/// The output of a step after its wait, if the handler has no `resumed` function.
 fn output_of(resolution: Resolution) -> Value {
     match resolution {
         Resolution::Signed(request) => serde_json::json!({
@@ -112,8 +111,8 @@ fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
         let text = Text::key("error-output-unserializable");
         StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(why)
     };
-    // If the output is nested too deeply, serializing it would overflow the stack. Dropping it would too, and
-    // docg cannot take an unknown type apart, so it is leaked.
+    // If the output is nested too deeply, serializing or dropping it would overflow the stack. docg cannot
+    // take an unknown type apart, so it leaks the output.
     let output = ManuallyDrop::new(output);
     if let Some(fault @ Unstorable::TooDeep) = Unstorable::of_record(&*output, MAX_DEPTH) {
         return Err(refused(&fault));
@@ -156,8 +155,8 @@ fn has_no_json_number(value: &minijinja::Value) -> bool {
 
 /// Parses a step's parameters into a handler's own type.
 ///
-/// Together with [`CheckRequest::misfits`], it makes a handler's check and its run accept the same
-/// parameters. Handlers from [`compute`] and [`effect`] use both.
+/// A handler that also calls [`CheckRequest::misfits`] in its check accepts the same parameters in both
+/// calls. Handlers from [`compute`] and [`effect`] do so.
 ///
 /// # Errors
 ///
@@ -176,7 +175,7 @@ pub fn read_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure>
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {}", .why.render(Locale::En))]
 pub(super) struct Misfit {
-    /// The place, such as `file.path`; `.` for the parameters as a whole.
+    /// The field that does not fit, such as `file.path`; `.` for the parameters as a whole.
     pub(super) field: String,
     why: Text,
     /// True if a whole parameter is missing.
@@ -244,8 +243,8 @@ pub struct EffectFn<P> {
 }
 
 impl<P> EffectFn<P> {
-    /// Sets the function that tells after a crash whether the effect happened. Without it the answer is
-    /// [`Probe::Unknown`], and a person is asked.
+    /// Sets the function that tells after a crash whether the effect happened. Without this function the
+    /// answer is [`Probe::Unknown`], and a person is asked.
     #[must_use]
     pub fn probe<F, Fut>(mut self, probe: F) -> Self
     where
@@ -256,8 +255,8 @@ impl<P> EffectFn<P> {
         self
     }
 
-    /// Sets the function that continues after a successful wait. Without it the step is done, with the wait's
-    /// result as its output.
+    /// Sets the function that continues after a successful wait. Without this function the step is done, with
+    /// the wait's result as its output.
     #[must_use]
     pub fn resumed<F, Fut>(mut self, resumed: F) -> Self
     where

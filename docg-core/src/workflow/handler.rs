@@ -1,11 +1,11 @@
 //! The traits that do a node's work.
 //!
-//! A handler either computes ([`ComputeHandler`]) or has an effect ([`EffectHandler`]). They are separate
-//! types, and a dry run never gets the second.
+//! A handler either computes ([`ComputeHandler`]) or has an effect ([`EffectHandler`]). The two are separate
+//! types, so that a dry run cannot be given a handler with an effect.
 //!
 //! A handler may be told to stop at any time: [`cancellation`](super::context::StepFacts::cancellation)
 //! fires, and [`stop_reason`](super::context::StepFacts::stop_reason) tells why. See
-//! [`StopReason`](super::StopReason) for the right answer, and the effect of any other.
+//! [`StopReason`](super::StopReason) for the right answer, and for the consequences of other answers.
 //!
 //! Handlers are async and must not block their thread: run long computations in
 //! `tokio::task::spawn_blocking`. A blocking handler cannot be dropped at its deadline, and delays everything
@@ -35,9 +35,9 @@ use crate::{
 /// A node type's implementation, as registered with the engine.
 #[derive(Clone)]
 pub enum Handler {
-    /// Computes; also runs in dry runs.
+    /// A handler that only computes. Dry runs call it too.
     Compute(Arc<dyn ComputeHandler>),
-    /// Has an effect; never runs in a dry run.
+    /// A handler with an effect. Dry runs never call it.
     Effect(Arc<dyn EffectHandler>),
 }
 
@@ -68,8 +68,8 @@ pub struct CheckRequest {
     pub node_id: NodeId,
     /// The node's name, for people.
     pub label: Arc<str>,
-    /// The parameters as far as trigger data alone fills them; values from later steps still hold their
-    /// `{{path}}`.
+    /// The parameters, filled from the trigger data alone. Variables that only a later step fills still hold
+    /// their `{{path}}`.
     pub params: Map<String, Value>,
     /// The trigger data.
     pub trigger: Arc<Value>,
@@ -109,8 +109,8 @@ impl CheckRequest {
             .collect()
     }
 
-    /// Parses the known parameters as [`read_params`](super::read_params) does for a step, and reports what
-    /// that would refuse. Parameters may be missing.
+    /// The known values that [`read_params`](super::read_params) would refuse when the step runs. Missing
+    /// parameters are not reported.
     #[must_use]
     pub fn misfits<P: DeserializeOwned>(&self) -> Vec<Issue> {
         match read::<P>(Value::Object(self.sound_params())) {
@@ -133,7 +133,7 @@ impl CheckRequest {
     }
 }
 
-/// A handler without effects outside: extracting, converting, rendering.
+/// A handler that only computes, without effects outside: extracting, converting, rendering.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ComputeHandler: Send + Sync + 'static {
@@ -141,12 +141,12 @@ pub trait ComputeHandler: Send + Sync + 'static {
     fn spec(&self) -> &NodeSpec;
     /// Preflight checks beyond those of the declared parameters.
     async fn check(&self, request: CheckRequest) -> Vec<Issue>;
-    /// Does the work. It may be called again at any time.
+    /// Does the work. The engine may call it again at any time.
     ///
     /// # Errors
     ///
-    /// The failure's class tells whether it is retried, needs review, or is final. If told to stop, the
-    /// handler returns [`StepFailure::stopped`].
+    /// The failure's class tells whether the step is retried, needs review, or has failed for good. If told
+    /// to stop, the handler returns [`StepFailure::stopped`].
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure>;
 }
 
@@ -158,17 +158,17 @@ pub trait EffectHandler: Send + Sync + 'static {
     fn spec(&self) -> &NodeSpec;
     /// Preflight checks beyond those of the declared parameters.
     async fn check(&self, request: CheckRequest) -> Vec<Issue>;
-    /// Does the work, or begins it and asks to wait. Called at least once: use
+    /// Does the work, or begins it and asks to wait. The engine may call it more than once for a step: use
     /// [`EffectContext::idempotency_key`].
     ///
     /// # Errors
     ///
-    /// The failure's class tells whether it is retried, needs review, is final, or leaves the outcome
-    /// unknown. If told to stop before the effect, the handler returns [`StepFailure::stopped`]. If it was
-    /// told to stop and returns another error that is not retryable, the outcome is unknown.
+    /// The failure's class tells whether the step is retried, needs review, has failed for good, or has an
+    /// unknown outcome. If told to stop before the effect, the handler returns [`StepFailure::stopped`].
+    /// After a request to stop, any other error that is not retryable leaves the outcome unknown.
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
-    /// Continues after a successful wait that [`run`](Self::run) asked for. It may be called again at any
-    /// time: the effect was the request.
+    /// Continues after a successful wait that [`run`](Self::run) asked for. The engine may call it again at
+    /// any time, because the step's effect was the request to people.
     ///
     /// # Errors
     ///
@@ -183,8 +183,8 @@ pub trait EffectHandler: Send + Sync + 'static {
     /// Tells whether the effect happened: after a crash, after an attempt with an unknown outcome, and after
     /// an attempt that failed when told to stop. Not called if the node type is declared safe to repeat.
     async fn probe(&self, context: EffectContext, params: Value) -> Probe;
-    /// The handler that a dry run calls instead, for nodes of the trigger and render phases; `None` skips the
-    /// step.
+    /// The handler that a dry run calls instead of this one, for nodes of the trigger and render phases.
+    /// `None` skips the step.
     fn preview(&self) -> Option<Arc<dyn ComputeHandler>>;
 }
 
@@ -193,11 +193,11 @@ pub trait EffectHandler: Send + Sync + 'static {
 pub enum StepOutcome {
     /// The step is done, with this output.
     Done(Value),
-    /// The step continues after this wait.
+    /// The step has begun its effect, and continues after this wait.
     Wait(Wait),
 }
 
-/// The event that a step waits for.
+/// The decision of people that a step waits for.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Wait {
@@ -217,12 +217,12 @@ pub struct NewApproval {
     pub approvers: Vec<(String, [u8; 32])>,
     /// The message to the approvers.
     pub message: Option<String>,
-    /// The number of approvals needed. One refusal rejects.
+    /// The number of approvals needed. One refusal rejects the request.
     pub quorum: u32,
     /// When the request expires: after the step's
     /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years.
     pub expires_at: Option<Timestamp>,
-    /// The effect of an expiry.
+    /// The consequence if the request expires.
     pub on_expiry: OnExpiry,
 }
 
@@ -242,7 +242,7 @@ impl NewApproval {
     }
 }
 
-/// The effect of an expiry: the approvers did not decide in time.
+/// The consequence if the approvers do not decide in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
@@ -270,8 +270,9 @@ pub enum Resolution {
 pub enum Probe {
     /// The effect happened, with this output.
     Done(Value),
-    /// The effect happened, and the step now waits for this. The handler runs again to pick the wait up. If
-    /// it may not run any more, the step waits as it is, or the open request is withdrawn.
+    /// The effect happened: people have been asked, as this wait describes. The handler runs again to pick
+    /// the wait up. If no attempt is left, the step waits; if the execution is canceled, the request is
+    /// withdrawn.
     Begun(Wait),
     /// The effect did not happen; running the step is safe.
     NotDone,

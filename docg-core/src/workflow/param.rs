@@ -25,10 +25,10 @@ pub(crate) mod signers;
 /// The largest number of faults reported for a list, which may have thousands of wrong entries.
 const MAX_FAULTS: usize = 20;
 
-/// A value, as far as it is known.
+/// A parameter's value, as far as it is known.
 pub(crate) struct Given<'v> {
     value: Cow<'v, Value>,
-    /// The source of the variables within the value; `None` if it holds none.
+    /// The source of the variables within the value; `None` if the value holds no variables.
     source: Option<&'v dyn Source>,
 }
 
@@ -41,7 +41,7 @@ impl<'v> Given<'v> {
         }
     }
 
-    /// A value as written in a definition; `None` if only a later step can tell it.
+    /// A value as written in a definition; `None` if only a later step gives it.
     pub(crate) fn look(value: &'v Value, source: &'v dyn Source) -> Option<Self> {
         match value {
             Value::String(_) if has_variables(value) => Some(Self {
@@ -59,7 +59,7 @@ impl<'v> Given<'v> {
         &self.value
     }
 
-    /// A value inside this one.
+    /// A value inside this value; `None` if only a later step gives it.
     fn within<'s>(&'s self, value: &'s Value) -> Option<Given<'s>> {
         match self.source {
             Some(source) => Given::look(value, source),
@@ -97,7 +97,7 @@ pub(crate) struct ParamFault {
     pub(crate) domain: Domain,
     /// The place within the value, as names and indexes. Empty for the value itself.
     at: Vec<String>,
-    /// The text for people; takes `label` and `field`.
+    /// The text for people, without its parameters `label` and `field`.
     text: Text,
     pub(crate) tech: Option<String>,
 }
@@ -146,8 +146,8 @@ impl ParamFault {
             .with("field", self.field(param))
     }
 
-    /// True if the value is only missing or misspelled. A person is expected to fill it in or correct it, so
-    /// a definition with it may be stored.
+    /// True if the value is only missing or misspelled. A definition with this fault may be stored, because a
+    /// person is expected to fill the value in or correct it.
     pub(crate) fn is_left_to_people(&self) -> bool {
         [
             codes::MISSING_REQUIRED_FIELD,
@@ -296,7 +296,7 @@ pub(crate) fn failure(spec: &NodeSpec, params: &Value, label: &str) -> Option<St
 
 impl NodeSpec {
     /// Removes optional parameters that are blank: `null`, or a text of white space if the kind is not text.
-    /// Handlers are checked and called without them.
+    /// A handler's check and run do not see them.
     pub(crate) fn drop_blanks(&self, params: &mut Map<String, Value>) {
         for param in self.params.iter().filter(|param| !param.required) {
             let is_dropped = |value: &Value| match param.kind {

@@ -29,7 +29,7 @@ impl Registry {
         self.handlers.keys().cloned().collect()
     }
 
-    /// The handlers for dry runs: those that compute, and the previews of those with effects.
+    /// The handlers for dry runs: those that compute, and the previews of handlers with effects.
     #[must_use]
     pub fn dry(&self) -> DryRegistry {
         let handlers = self.handlers.iter().filter_map(|(node_type, handler)| {
@@ -45,7 +45,7 @@ impl Registry {
     }
 }
 
-/// The handlers that a dry run may call. No effect can be reached from here.
+/// The handlers that a dry run may call. None of them can have an effect.
 #[derive(Clone, Default)]
 pub struct DryRegistry {
     handlers: BTreeMap<Arc<str>, Arc<dyn ComputeHandler>>,

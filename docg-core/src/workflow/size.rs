@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-/// A text counts as one more value for each so many bytes.
+/// The number of bytes of text that count as one value.
 const TEXT_BYTES: usize = 64;
 
-/// Counts the values within a value, and adds the share of their texts. Stops counting at `most`.
+/// The size of a value: the number of values in it, and 1 for each [`TEXT_BYTES`] of a text. Stops counting
+/// at `most`.
 pub(crate) fn size_of(value: &Value, most: usize) -> usize {
     fn measure(value: &Value, left: &mut usize) {
         let mut take = |size: usize| *left = left.saturating_sub(1 + size / TEXT_BYTES);

@@ -10,7 +10,7 @@ use crate::run::Phase;
 pub struct NodeSpec {
     /// The type's name in workflows, such as `render-pdf`.
     pub node_type: Arc<str>,
-    /// The allowed phases of its nodes; if there is only one, a node may omit its phase.
+    /// The allowed phases of nodes of this type. If there is only one, a node may omit its phase.
     pub phases: Vec<Phase>,
     /// The parameters. A node with an undeclared parameter is refused.
     pub params: Vec<ParamSpec>,
@@ -88,9 +88,10 @@ impl NodeSpec {
 /// How safe it is to repeat an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EffectClass {
-    /// Safe to repeat after a crash.
+    /// The effect is safe to repeat after a crash.
     Repeatable,
-    /// Cannot be undone: after a crash the handler's `probe` is asked before the step runs again.
+    /// The effect is not safe to repeat: after a crash the handler's `probe` is asked before the step runs
+    /// again.
     Once,
 }
 
@@ -99,9 +100,9 @@ pub enum EffectClass {
 pub enum Outputs {
     /// The fields are unknown before the node has run.
     Any,
-    /// Exactly these fields.
+    /// The output has exactly these fields.
     Fields(Vec<&'static str>),
-    /// The keys of the object in this parameter.
+    /// The output has the same keys as the object in this parameter.
     KeysOf(&'static str),
 }
 
@@ -111,7 +112,7 @@ pub enum Outputs {
 pub struct ParamSpec {
     /// The key in a node's `params`.
     pub name: &'static str,
-    /// The kind of its value, which decides the checks.
+    /// The kind of the parameter's value, which decides the checks.
     pub kind: ParamKind,
     /// True if the parameter must be present and not blank.
     pub required: bool,
@@ -139,7 +140,7 @@ pub enum ParamKind {
     Url,
     /// One e-mail address (RFC 5321), with or without a display name.
     Email,
-    /// One e-mail address or a list of them: the recipients of a delivery.
+    /// One e-mail address or a list of addresses: the recipients of a delivery.
     EmailList,
     /// The name of a template, readable through [`ResourceProbe`](crate::preflight::ResourceProbe).
     Template,

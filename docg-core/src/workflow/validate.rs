@@ -1,8 +1,8 @@
 //! The checks before a definition is stored.
 //!
-//! A fault here is a problem that neither trigger data nor a person can fix later: an unknown node type, a
-//! variable that nothing can fill. Preflight checks the rest: addresses, the existence of templates, required
-//! parameters.
+//! A fault of a definition is a problem that neither trigger data nor a person can fix later, such as an
+//! unknown node type or a variable that nothing can fill. Preflight checks the rest: addresses, the existence
+//! of templates, required parameters.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -43,7 +43,7 @@ pub const MAX_NODES: usize = 200;
 pub const MAX_TIMEOUT_MS: u64 = 24 * 3_600_000;
 /// The largest number of attempts of a step.
 pub const MAX_ATTEMPTS: u32 = 100;
-/// The largest factor from one pause between attempts to the next.
+/// The largest factor by which a pause between attempts may exceed the pause before.
 pub const MAX_MULTIPLIER: u32 = 1000;
 /// The longest pause between attempts, in milliseconds: a week.
 pub const MAX_PAUSE_MS: u64 = 7 * 24 * 3_600_000;

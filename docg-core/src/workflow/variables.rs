@@ -28,7 +28,7 @@ use text::{Piece, pieces, sole};
 pub(crate) const MAX_RESOLVED_BYTES: usize = 16 * 1024 * 1024;
 /// The largest number of references found in one value.
 pub(crate) const MAX_REFERENCES: usize = 10_000;
-/// The longest JSON pointer to a reference, in bytes; a longer one stops at an outer value.
+/// The longest JSON pointer to a reference, in bytes. A longer pointer ends at an outer value.
 const MAX_POINTER_BYTES: usize = 1_000;
 /// The largest number of paths listed in an error.
 const MAX_LISTED: usize = 100;
@@ -47,19 +47,19 @@ pub struct Scope<'a> {
 /// Why variables could not be replaced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// Some variables have no value: their paths, without duplicates, sorted.
+    /// Some variables have no value. Holds their paths, sorted and without duplicates.
     #[error("there is nothing at {}", .0.join(", "))]
     Absent(Vec<String>),
-    /// The values together exceed the limit for a handler: the paths that did not fit.
+    /// The values together exceed the limit for a handler. Holds the paths whose values did not fit.
     #[error("the values are too large to be put in: {}", .0.join(", "))]
     TooLarge(Vec<String>),
 }
 
 /// The result of looking up a path.
 pub(crate) enum Found<'a> {
-    /// The value; it may be `null`.
+    /// The value, which may be `null`.
     Value(Cow<'a, Value>),
-    /// There is no value, and there will be none.
+    /// There is no value, and no later step gives one.
     Absent,
     /// The value is known only after a later step, or during the execution.
     Later,
@@ -124,13 +124,14 @@ pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, 
     Ok(Value::Object(resolved))
 }
 
-/// Replaces the variables that the trigger data alone can fill. Others keep their `{{path}}`.
+/// Replaces the variables that the trigger data alone can fill. Other variables keep their `{{path}}`.
 #[must_use]
 pub fn resolve_partial(params: &Map<String, Value>, trigger: &Value) -> Map<String, Value> {
     resolve_from(params, &TriggerOnly(trigger), &mut { MAX_RESOLVED_BYTES }).0
 }
 
-/// As [`resolve_partial`], from any source. Uses up the budget; the flag is true if all values fit into it.
+/// As [`resolve_partial`], from any source. Reduces the budget by the inserted bytes; the returned flag is
+/// true if all values fit into the budget.
 pub(crate) fn resolve_from(
     params: &Map<String, Value>,
     source: &dyn Source,
@@ -176,8 +177,8 @@ pub fn effective_params<'a>(
 /// A `{{…}}` in a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// The place, as a JSON pointer (RFC 6901) into the searched value. A pointer of more than 1,000 bytes
-    /// stops at an outer value.
+    /// The place of the reference, as a JSON pointer (RFC 6901) into the searched value. A pointer of more
+    /// than 1,000 bytes ends at an outer value.
     pub pointer: String,
     /// The text between the braces, shortened if it is very long.
     pub path: String,
@@ -250,7 +251,7 @@ pub(crate) fn push_token(pointer: &mut String, name: &str) {
     }
 }
 
-/// True if a text contains `{{`. Hardly any text does, and searching for one byte is faster.
+/// True if a text contains `{{`. Most texts contain no brace at all, and searching for one byte is faster.
 fn has_braces(text: &str) -> bool {
     text.contains('{') && text.contains("{{")
 }
@@ -353,7 +354,7 @@ fn report(paths: &mut BTreeSet<String>, inner: &str) {
     }
 }
 
-/// Appends a value to a text: texts as they are, numbers plain, `null` as nothing, the rest as compact JSON.
+/// Appends a value to a text: a text unchanged, `null` as nothing, any other value as compact JSON.
 fn push_text(out: &mut String, value: &Value) {
     match value {
         Value::Null => {}

@@ -269,7 +269,7 @@ pub(crate) struct SignalSent {
     status: &'static str,
 }
 
-/// The answer for a request that was passed on.
+/// The answer to a request that was passed on to the worker that holds the execution's lease.
 pub(crate) const SIGNAL_SENT: SignalSent = SignalSent {
     status: "signal_sent",
 };

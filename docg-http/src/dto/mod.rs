@@ -23,7 +23,7 @@ pub(crate) use workflow::Workflows;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Converts an answer to JSON. This cannot fail: the keys of all answers are texts.
+/// Converts an answer to JSON. The conversion cannot fail, because the keys of all maps are texts.
 pub(crate) fn json(answer: &impl Serialize) -> Value {
     serde_json::to_value(answer).unwrap_or_default()
 }

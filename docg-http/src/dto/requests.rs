@@ -165,7 +165,8 @@ enum Resolution {
 }
 
 impl ResumeBody {
-    /// Converts the body. `changes` without `trigger_data` and `nodes` is trigger data itself.
+    /// Converts the body for the engine. If `changes` has neither `trigger_data` nor `nodes`, it is trigger
+    /// data itself.
     pub(crate) fn into_resume(self) -> Result<Resume, Problem> {
         let mut repair = Repair::default();
         if let Some(mut changes) = self.changes {
@@ -210,7 +211,7 @@ impl ResumeBody {
     }
 }
 
-/// Removes the object `name` from the changes and returns it; an empty one if it is left out.
+/// Removes the object `name` from the changes and returns it. Returns an empty object if there is none.
 fn object(changes: &mut Map<String, Value>, name: &str) -> Result<Map<String, Value>, Problem> {
     match changes.remove(name) {
         None | Some(Value::Null) => Ok(Map::new()),
@@ -233,7 +234,7 @@ pub(crate) struct SseTokenBody {
     pub(crate) execution_id: Option<uuid::Uuid>,
 }
 
-/// The page of a list.
+/// Query parameters that choose a page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -319,7 +320,8 @@ pub(crate) struct WorkflowExecutionsQuery {
     pub(crate) limit: Option<String>,
 }
 
-/// The position from which a stream continues. The query may also hold a `token`, as credentials.
+/// The query parameter that tells where a stream continues. The query may also hold a `token`, as
+/// credentials.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "it describes what StreamQuery takes")]

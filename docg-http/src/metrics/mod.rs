@@ -1,4 +1,4 @@
-//! Metrics for Prometheus. The engine reports its own work, the layers report requests and streams.
+//! Metrics for Prometheus. The engine reports its own work; the API reports requests and streams.
 //! [`families`] holds the metrics with their names.
 
 mod families;
@@ -22,8 +22,8 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Counters, gauges and histograms of an engine and of the API over it. Clones share their values.
 ///
-/// If they are given to [`HttpOptions`](crate::HttpOptions), `GET /metrics` shows them. A process that
-/// runs workers and serves no API can publish their [text](Self::render) in another way.
+/// If [`HttpOptions`](crate::HttpOptions) holds the metrics, `GET /metrics` shows them. A process that
+/// runs workers and serves no API can publish the metrics' [text](Self::render) in another way.
 #[derive(Clone, Default)]
 pub struct Metrics(Arc<Families>);
 
@@ -56,11 +56,11 @@ pub(crate) enum ClosedFor {
     Head,
     /// The client sent no request for too long.
     Idle,
-    /// The client took nothing of an answer for too long.
+    /// The client took no byte of an answer for too long.
     Slow,
     /// The connection was closed to make room for a new one.
     Room,
-    /// There was no room for the new connection.
+    /// All connections were in use, so the new one was refused.
     Full,
 }
 
@@ -76,7 +76,7 @@ impl ClosedFor {
     }
 }
 
-/// Counts as an open stream until it is dropped.
+/// Counts in the metrics as one open stream, until it is dropped.
 pub(crate) struct OpenStream(IntGauge);
 
 impl Drop for OpenStream {
@@ -224,7 +224,7 @@ pub(crate) async fn measure(
     let response = next.run(request).await;
     // Label by route: clients can send any path, but the number of routes is bounded.
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    // A refused `EventSource` gets status 200; count the refusal.
+    // A refused `EventSource` gets status 200. Count the status of the refusal instead.
     let refused = response.extensions().get::<RefusedWith>();
     let status = refused.map_or(response.status(), |refused| refused.0);
     let class = match status.as_u16() {

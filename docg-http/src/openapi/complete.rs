@@ -106,9 +106,9 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
     ),
 ];
 
-/// The headers that every operation reads.
+/// The request headers that every operation reads, by their names among the shared parameters.
 const READ_BY_ALL: [&str; 3] = ["CorrelationId", "Traceparent", "AcceptLanguage"];
-/// The headers that every answer has.
+/// The headers that every answer has, each with the name of its shared description.
 const GIVEN_BY_ALL: [(&str, &str); 2] = [
     ("X-Correlation-ID", "CorrelationId"),
     ("Content-Language", "ContentLanguage"),
@@ -137,9 +137,9 @@ fn each(object: &mut Value, mut visit: impl FnMut(&str, &mut Value)) {
     }
 }
 
-/// Marks the properties of answers as required, because absent values are null. Properties that default
-/// to false are left out while false. Schemas that refuse unknown properties are those of requests:
-/// they name their required properties themselves.
+/// Marks the properties of answers as required, because answers hold null for absent values. Exception:
+/// properties whose default is false are left out while they are false. Schemas of requests, which refuse
+/// unknown properties, stay as they are: they name their required properties themselves.
 fn nothing_left_out(schema: &mut Value) {
     match schema {
         Value::Object(map) if map.get("additionalProperties") != Some(&Value::Bool(false)) => {
@@ -157,7 +157,7 @@ fn nothing_left_out(schema: &mut Value) {
     }
 }
 
-/// Adds the lengths and patterns of a request's texts, from the table that the engine checks them by.
+/// Adds the lengths and patterns of a request's texts, from the table by which the engine checks texts.
 fn bound_texts(schema: &mut Value) {
     if schema["additionalProperties"] != false {
         return;
@@ -259,7 +259,7 @@ fn complete(path: &str, operation: &mut Value) {
             Some((_, name, ..)) if answer.get("content").is_none() => {
                 *answer = json!({"$ref": format!("#/components/responses/{name}")});
             }
-            // The operation describes a body of its own for this status; the problem is added beside it.
+            // The operation describes a body of its own for this status. Add the problem as a second body.
             Some((_, _, _, codes)) => {
                 answer["content"]["application/problem+json"] =
                     json!({"schema": problem_of(status, codes)});
@@ -296,14 +296,14 @@ fn responses() -> Value {
     responses
 }
 
-/// Adds an answer's headers: those of every answer, and its `own`.
+/// Describes an answer's headers: the headers of every answer, and those of this one, `own`.
 fn give(answer: &mut Value, own: &[(&str, &str)]) {
     for (name, header) in GIVEN_BY_ALL.iter().chain(own) {
         answer["headers"][name] = json!({"$ref": format!("#/components/headers/{header}")});
     }
 }
 
-/// True if the answer is an execution or a workflow, which have a version.
+/// True if the answer is an execution or a workflow. Only these have a version.
 fn has_version(answer: &Value) -> bool {
     let schema = &answer["content"]["application/json"]["schema"]["$ref"];
     ["Execution", "Workflow"]

@@ -10,7 +10,7 @@ use utoipa::{
 
 use super::wire::{Connected, Event, Gap, Heartbeat, ListConnected};
 
-/// Schemas by name, those that a schema refers to.
+/// The schemas that a schema refers to, with their names.
 type Named = Vec<(String, RefOr<Schema>)>;
 
 fn text() -> ObjectBuilder {

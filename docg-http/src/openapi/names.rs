@@ -1,4 +1,5 @@
-//! Schemas of enumerations, read from docg-core's own tables, and of texts with a fixed format.
+//! Schemas of enumerations, whose values come from docg-core's own tables, and of texts with a fixed
+//! format.
 
 use docg_core::{approval, engine, observe, preflight, run, signature, workflow};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Routes for approvers. The token in the path proves who they are: no credentials are needed.
+//! Routes for approvers. The token in the path proves who the approver is; no other credentials are needed.
 
 use axum::{
     extract::State,
@@ -87,8 +87,8 @@ pub(crate) async fn reject(
     vote(state, token, Decision::Rejected, headers, body).await
 }
 
-/// Converts an error. Invitations are sent before the approval is stored, so that none can be missing.
-/// A link that is opened too early therefore looks like an unknown one, and the text says so.
+/// Converts an error. Invitations are sent before the approval is stored, so that no invitation can be
+/// missing. A link that is opened too early is therefore not found yet, and the text says so.
 fn refused(error: EngineError) -> Problem {
     match error {
         EngineError::NotFound(_) => Problem::not_found().detail(Text::key("problem-no-approval")),

@@ -34,7 +34,7 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     Ok(request)
 }
 
-/// A request for a signal: which command, on which execution, by which caller.
+/// A caller's request to send a signal, such as a pause, to an execution.
 struct Asked<'r> {
     state: AppState,
     caller: Caller,
@@ -45,7 +45,7 @@ struct Asked<'r> {
 }
 
 impl Asked<'_> {
-    /// Makes the call once for its idempotency key, and answers with the execution.
+    /// Sends the signal only once for its idempotency key, and answers with the execution.
     async fn once<F>(
         self,
         signal: impl FnOnce(Engine, ControlRequest) -> F,
@@ -276,7 +276,7 @@ pub(crate) async fn request_signature(
     let key = idempotency::of(&headers, &format!("request-signature {id}"), &body.sent)?;
     let RequestSignatureBody { provider, signers } = body.value;
     let Some(signers) = signers else {
-        // Check the organization first: another organization's execution must be answered as not found.
+        // Look the execution up first: another organization's must be answered as not found.
         let (organization, id) = (request.organization_id, request.execution_id);
         state.engine.execution(organization, id).await?;
         let detail = Text::key("fault-signers");

@@ -39,8 +39,8 @@ pub(crate) async fn shown(
     record: &ExecutionRecord,
 ) -> Result<Execution, Problem> {
     let execution = &record.execution;
-    // Actions depend on the steps only if a step failed or was interrupted. A cancel interrupts the
-    // running step without an error.
+    // Read the steps only if one failed or was interrupted: else the actions do not depend on them. A
+    // cancel interrupts the running step without an error.
     let needs_steps = execution.error.is_some() || execution.status == Status::Canceled;
     let steps = if needs_steps {
         state
@@ -310,7 +310,7 @@ async fn page(
         page.items.last().filter(|_| page.has_more).map(|last| {
             cursors.write(&(last.execution.created_at.as_millis(), last.execution.id.0))
         });
-    // A failed execution needs another read of the store. Do a few at a time, in the page's order.
+    // A failed execution needs another read of the store. Prepare a few at a time, in the page's order.
     let executions = stream::iter(page.items).map(|record| {
         let (state, caller) = (state.clone(), caller.clone());
         async move { shown_json(&state, &caller, &record).await }

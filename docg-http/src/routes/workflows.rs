@@ -181,7 +181,8 @@ pub(crate) async fn put(
     Ok(answer(status, &dto::json(&put.workflow)))
 }
 
-/// Reads a workflow as it was sent. If its shape is wrong, the other faults are reported as well.
+/// Reads a workflow from a request's JSON. The problem names the faults of its shape and, if the workflow
+/// can be read in spite of them, the engine's.
 async fn draft(
     state: &AppState,
     organization: OrganizationId,

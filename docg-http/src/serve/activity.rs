@@ -31,9 +31,9 @@ pub(super) struct Connections {
 pub(super) struct Activity {
     id: u64,
     state: Mutex<State>,
-    /// Cancelled if the client took too long. The connection ends, and may finish its last answer.
+    /// Cancelled if the client took too long. The connection then ends, but may finish its last answer.
     closing: CancellationToken,
-    /// Cancelled if a new connection needs the place. The connection ends at once.
+    /// Cancelled to make room for a new connection. This connection then ends at once.
     closed: CancellationToken,
 }
 
@@ -42,7 +42,7 @@ struct State {
     next: u64,
     /// When the last request ended, or the connection began.
     idle_since: Instant,
-    /// Since when the server waits for a request's head.
+    /// Since when the server waits for a request's head; `None` if it does not.
     head_since: Option<Instant>,
     is_http2: bool,
 }
@@ -85,7 +85,7 @@ impl Connections {
         self.open().len()
     }
 
-    /// Registers a new connection until the place is dropped.
+    /// Registers a new connection, until the returned [`Place`] is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let activity = Arc::new(Activity::new(id));
@@ -104,7 +104,7 @@ impl Connections {
         self.metrics.connections(open.len());
     }
 
-    /// Asks all connections to end whose client took too long.
+    /// Asks connections to end if their clients took too long.
     pub(super) fn close_overdue(&self, options: &ServeOptions) {
         let now = Instant::now();
         for activity in self.open().values() {
@@ -115,7 +115,7 @@ impl Connections {
     }
 
     /// Closes the connection that has been idle longest. If none is idle, closes the one whose client has
-    /// kept the server waiting longest within a request. Returns true if one was closed.
+    /// kept the server waiting longest within a request. Returns false if no connection can be closed.
     pub(super) fn close_oldest_idle(&self) -> bool {
         let now = Instant::now();
         let mut open = self.open();
@@ -185,7 +185,7 @@ impl Activity {
     /// Records that data was read.
     pub(super) fn received(&self) {
         let mut state = self.state();
-        // Between requests, HTTP/2 also sends frames that begin no request.
+        // Not for HTTP/2: between requests, its clients also send frames that begin no request.
         if state.requests.is_empty() && !state.is_http2 {
             state.head_since.get_or_insert_with(Instant::now);
         }
@@ -237,7 +237,7 @@ impl Activity {
             .then_some(ClosedFor::Slow)
     }
 
-    /// Asks the connection to end, and counts it once.
+    /// Asks the connection to end. If it was asked before, counts nothing more.
     fn close(&self, reason: ClosedFor, metrics: &Metrics) {
         if !self.closing.is_cancelled() {
             metrics.connection_closed(reason);
@@ -245,8 +245,8 @@ impl Activity {
         }
     }
 
-    /// Since when the connection could be closed for a new one, as a sort key: idle connections come first.
-    /// `None` if it must be kept.
+    /// The connection's rank among those that may be closed for a new one: idle connections come first, then
+    /// the longest wait for the client. `None` if the connection must be kept.
     fn spare_since(&self, now: Instant) -> Option<(bool, Instant)> {
         let state = self.state();
         if state.requests.is_empty() {
@@ -262,14 +262,14 @@ impl Activity {
     }
 }
 
-/// A running request. Dropping it ends the request.
+/// A running request. Dropping it records that the request has ended.
 pub(super) struct Running {
     activity: Arc<Activity>,
     request: u64,
 }
 
 impl Running {
-    /// A handle to the request, which does not keep it running.
+    /// A handle to the request. The handle does not keep the request running.
     pub(super) fn hand(&self) -> Hand {
         Hand {
             activity: Arc::clone(&self.activity),
@@ -292,7 +292,7 @@ impl Drop for Running {
     }
 }
 
-/// A handle that records whose turn it is for a request.
+/// A handle that records whether the server or the client has to act next for a request.
 pub(super) struct Hand {
     activity: Arc<Activity>,
     request: u64,

@@ -18,13 +18,13 @@ use super::activity::{Hand, Running, Turn};
 #[error("the body was not there within {0:?}")]
 pub(crate) struct BodyTimedOut(Duration);
 
-/// A request's body. It fails if it takes too long as a whole, so that a client cannot stretch it with a
-/// byte each second.
+/// A request's body. Reading fails if the body takes too long as a whole, so that a client cannot hold the
+/// server up with a byte each second.
 pub(super) struct ReceivedBody {
     body: Incoming,
     hand: Hand,
     limit: Duration,
-    /// The time limit. It starts when the body is first awaited.
+    /// The timer for the whole body. It starts when the server first has to wait for data.
     over: Option<Pin<Box<Sleep>>>,
     is_awaited: bool,
 }
@@ -76,7 +76,7 @@ impl HttpBody for ReceivedBody {
     }
 }
 
-/// An answer's body. The request counts as running until this is dropped.
+/// An answer's body. The request counts as running until this body is dropped.
 pub(super) struct SentBody {
     body: Body,
     running: Running,
@@ -98,7 +98,7 @@ impl HttpBody for SentBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        // The connection asks for the next frame once the client has taken the one before.
+        // The connection asks for the next frame once the client has taken the last one.
         self.running.turn(match frame {
             Poll::Pending => Turn::Server,
             Poll::Ready(_) => Turn::Taking(Instant::now()),

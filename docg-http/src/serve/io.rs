@@ -12,12 +12,12 @@ use super::{
     refusal,
 };
 
-/// A connection that reports reads, and keeps its place until it is closed.
+/// A connection that reports reads to its [`Activity`], and counts as open until it is dropped.
 pub(super) struct WatchedIo<Io> {
     io: Io,
     activity: Arc<Activity>,
     _place: Place,
-    /// An answer that replaces the HTTP library's, with the number of bytes already written.
+    /// An answer that replaces one of the HTTP library, with the number of bytes already written.
     own: Option<(Vec<u8>, usize)>,
 }
 
@@ -31,7 +31,8 @@ impl<Io> WatchedIo<Io> {
         }
     }
 
-    /// Replaces the HTTP library's empty answer to an invalid request by one with a body. True if it did.
+    /// Replaces the HTTP library's empty answer to an invalid request by one with a body. False if `bytes`
+    /// are any other answer, which is left as it is.
     fn takes_over(&mut self, bytes: &[u8]) -> bool {
         if !self.activity.awaits_head() {
             return false;

@@ -1,8 +1,8 @@
 //! Serves a router over TCP, with a limit on every resource that a client can hold.
 //!
 //! [`serve`] accepts connections. [`activity`] tracks for each connection whether client or server has
-//! to act next, and for how long. [`io`] reports reads to it, and [`body`] the progress of bodies.
-//! [`refusal`] adds a body to answers that the HTTP library leaves empty.
+//! to act next, and since when. [`io`] reports reads to [`activity`]; [`body`] reports the progress of
+//! bodies. [`refusal`] adds a body to answers that the HTTP library leaves empty.
 
 mod activity;
 mod body;
@@ -47,11 +47,12 @@ pub use write_timeout::{TimedWrites, WriteTimeout};
 
 /// How long a connection that is asked to end may take to finish its answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The pause in accepting connections after the system could not provide one.
+/// How long the server accepts no connection after `accept` failed.
 const REST: Duration = Duration::from_millis(100);
-/// The shortest time between two log entries about a lack of connections.
+/// The shortest time between two log entries about a lack of connections, or a failed `accept`.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-/// How many clients may be answered 503 at once for lack of room.
+/// How many new clients are answered 503 at the same time if all connections are in use. Others are
+/// disconnected without an answer.
 const TOLD_AT_ONCE: usize = 4;
 /// HTTP/1: the largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -73,9 +74,10 @@ const MAX_PENDING_RESETS: usize = 20;
 /// A body that is not complete within [`ServeOptions::body_timeout`] fails. Event streams last as long
 /// as their reader takes the data.
 ///
-/// If [`ServeOptions::connections`] are open, the one that has been idle longest is closed for a new
-/// one. If none is idle, the new one is answered 503. If no more files can be opened, the one that has
-/// been idle longest is closed too, the log says what to do, and accepting continues after a moment.
+/// If [`ServeOptions::connections`] connections are open, the one that has been idle longest is closed for
+/// a new one. If none is idle, the one is closed that has waited longest for its client, at least a second.
+/// If there is neither, the new client is answered 503. If the process can open no more files, a connection
+/// is closed by the same rule, the log says what to do, and accepting continues after a moment.
 ///
 /// An HTTP/1.1 request without exactly one `Host` is answered 400, as RFC 9112 requires.
 ///
@@ -135,7 +137,8 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServeOptions)
     }
 }
 
-/// The state of accepting connections: the pause, the last log entry, the refusals under way.
+/// The state of accepting connections: the end of the pause, the time of the last log entry, and the
+/// permits to answer 503.
 struct Door {
     closed_until: Instant,
     complained_at: Option<Instant>,
@@ -153,7 +156,7 @@ impl Default for Door {
 }
 
 impl Door {
-    /// True if it is time to log again.
+    /// True if there is no log entry yet, or the last is [`COMPLAIN_EVERY`] old. The caller then writes one.
     fn may_complain(&mut self) -> bool {
         let now = Instant::now();
         let is_due = self
@@ -182,7 +185,7 @@ impl Door {
 
     /// Handles an `accept` that failed.
     fn failed(&mut self, error: &std::io::Error, connections: &Connections) {
-        // The client went away before its connection was accepted.
+        // These errors concern one client, which went away before its connection was accepted.
         if matches!(
             error.kind(),
             ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
@@ -210,7 +213,7 @@ impl Door {
         }
     }
 
-    /// Answers a client 503 for lack of room, unless too many are being answered.
+    /// Answers a new client 503. If [`TOLD_AT_ONCE`] clients are being answered, only disconnects it.
     fn refuse(&self, stream: TcpStream, tasks: &mut JoinSet<()>) {
         if let Ok(permit) = Arc::clone(&self.telling).try_acquire_owned() {
             tasks.spawn(tell_full(stream, permit));
@@ -223,7 +226,7 @@ fn is_out_of_files(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// Answers 503 without reading the request first, because it may never come.
+/// Answers 503 without reading the request first, because the client may never send one.
 async fn tell_full(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let problem = Problem::of_status(StatusCode::SERVICE_UNAVAILABLE)
         .detail("Too many connections are open. Try again.")
@@ -300,7 +303,7 @@ async fn connection(
     }
 }
 
-/// Lets the router answer a request, and tracks both bodies.
+/// Lets the router answer a request, and tracks the bodies of request and answer.
 async fn answered(
     router: Router,
     activity: Arc<Activity>,

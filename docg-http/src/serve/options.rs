@@ -25,12 +25,12 @@ pub struct ServeOptions {
     /// How long a request's body may take as a whole, from when the handler asks for it. 20 s by
     /// default; give more to an application that takes large uploads.
     pub body_timeout: Duration,
-    /// How long a client may take no byte of an answer. 30 s by default.
+    /// How long a client may go without taking a byte of an answer. 30 s by default.
     pub slow_reader: Duration,
     /// HTTP/2: how many requests, event streams included, one connection may have open. 100 by default.
     pub streams_per_connection: u32,
-    /// Cancel this token to stop the server. It accepts no more connections, and open ones end after their
-    /// answers.
+    /// Cancel this token to stop the server. It then accepts no more connections, and open connections end
+    /// after their current answers.
     pub shutdown: CancellationToken,
     /// The metrics in which connections are counted.
     pub metrics: Metrics,
@@ -46,7 +46,7 @@ impl Default for ServeOptions {
 impl ServeOptions {
     /// The defaults, with the number of connections derived from the limit on open files
     /// (`RLIMIT_NOFILE`). `kept` files are reserved for databases, other services and files. Clients get at
-    /// least half of all, and at most 25,000.
+    /// least half of the limit, and at most 25,000 connections.
     #[must_use]
     pub fn keeping_files(kept: usize) -> Self {
         Self {

@@ -5,8 +5,8 @@ use docg_core::i18n::Locale;
 
 use crate::problem::Problem;
 
-/// The answer that replaces an empty refusal. `None` if the bytes are anything other than a head alone,
-/// of a client error, after which the connection is closed.
+/// The answer with a body that replaces an empty refusal. `None` unless the bytes are the head, without a
+/// body, of a 4xx answer after which the connection is closed.
 pub(super) fn in_words(bytes: &[u8]) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(bytes).ok()?;
     let mut lines = head.strip_suffix("\r\n\r\n")?.split("\r\n");

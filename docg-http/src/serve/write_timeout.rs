@@ -15,9 +15,9 @@ use crate::metrics::Metrics;
 
 /// A listener that closes a connection if its client takes no data for some time.
 ///
-/// A server waits without limit until it can write. A client that never reads would keep its connection
-/// and the data buffered for it for as long as it likes. Time in which there is nothing to write does
-/// not count. [`serve`](crate::serve) has this limit too, and others.
+/// `axum::serve` waits without limit until it can write, so a client that never reads could hold its
+/// connection and the data buffered for it forever. Time in which there is nothing to write does not
+/// count. [`serve`](crate::serve) has this limit too, and others.
 ///
 /// ```no_run
 /// # async fn serve(app: axum::Router, options: docg_http::HttpOptions) -> std::io::Result<()> {
@@ -61,7 +61,7 @@ impl<L: Listener> Listener for WriteTimeout<L> {
     }
 }
 
-/// A connection of a [`WriteTimeout`].
+/// A connection that a [`WriteTimeout`] accepted. A write fails if the client takes no data in time.
 #[derive(Debug)]
 pub struct TimedWrites<Io> {
     io: Io,
@@ -81,7 +81,7 @@ impl<Io> TimedWrites<Io> {
         }
     }
 
-    /// Passes on a finished write. A pending write fails once it has waited for `patience`.
+    /// Returns a finished write unchanged. A pending write fails once it has waited for `patience`.
     fn timed<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -5,20 +5,20 @@ use docg_core::{event::Event, i18n::Locale, ids::EventId};
 
 use super::frame;
 
-/// The number of frames that are kept.
+/// The number of slots of the cache, each for one frame.
 const PLACES: usize = 1024;
-/// The largest frame that is kept, in bytes, so that the memory for all is bounded.
+/// The largest frame that the cache keeps, in bytes. This and [`PLACES`] bound the cache's memory.
 const LARGEST: usize = 16 * 1024;
 
-/// A cache of recent frames: an event is encoded once, and all its readers share the bytes. Each event
-/// maps to one place, where it replaces the event before.
+/// A cache of recent frames: an event is encoded once, and all its readers share the bytes. Each frame
+/// belongs in one slot, and replaces the frame that the slot held before.
 pub(crate) struct EncodedEvents {
     places: Box<[Mutex<Option<Kept>>]>,
 }
 
 struct Kept {
     event: EventId,
-    /// The id in the frame. An execution's stream and its organization's give an event different ids.
+    /// The event's id in the frame. It differs between an execution's stream and its organization's.
     id: String,
     locale: Locale,
     frame: Bytes,
@@ -34,7 +34,7 @@ impl Default for EncodedEvents {
 
 impl EncodedEvents {
     pub(super) fn frame(&self, event: &Event, id: &str, locale: Locale) -> Bytes {
-        // The end of the UUID is random in every version that docg creates.
+        // Choose the slot by the end of the event's UUID: it is random in every version that docg creates.
         let spread = event.event_id.0.as_u64_pair().1 ^ locale as u64 ^ (id.len() as u64) << 2;
         let place = &self.places[usize::try_from(spread % PLACES as u64).unwrap_or(0)];
         let kept = place.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use docg_core::{event::Event, i18n::Locale};
 use serde_json::Value;
 
-/// A frame with an event of docg. Id, type and data hold no line break: the JSON is on one line.
+/// A frame with an event of docg. Its parts need no escaping: id and type hold no line break, and the
+/// JSON is on one line.
 pub(super) fn event(event: &Event, id: &str, locale: Locale) -> Bytes {
     let data = event.encode(locale);
     let event_type = event.event_type();
@@ -17,14 +18,14 @@ pub(super) fn control(name: &'static str, data: &Value) -> Bytes {
 }
 
 /// The first frame: the time in milliseconds before a reader reconnects, and the current state. `retry`
-/// is in the same block, because some readers take a block of its own for a message without data.
+/// shares the frame, because some readers take a frame with only `retry` for a message without data.
 pub(super) fn connected(retry_millis: u64, data: &Value) -> Bytes {
     Bytes::from(format!(
         "retry: {retry_millis}\nevent: connected\ndata: {data}\n\n"
     ))
 }
 
-/// The sequence number in an event id; `None` if the id has another form.
+/// The sequence number in an event id, such as 12 in `12-0`; `None` if the id has another form.
 pub(super) fn parse_id(id: &str) -> Option<u64> {
     let (seq, rest) = id.split_once('-')?;
     (rest == "0" && seq.len() <= 19 && seq.bytes().all(|b| b.is_ascii_digit()))

@@ -1,4 +1,4 @@
-//! Answers that make a refused `EventSource` come back later.
+//! Answers that make a refused `EventSource` reconnect later.
 
 use axum::{
     body::Body,
@@ -8,10 +8,10 @@ use axum::{
 
 use super::open::jitter;
 
-/// The least number of seconds after which a refused reader comes back.
+/// The least number of seconds before a refused reader reconnects.
 const AT_LEAST_SECONDS: u64 = 5;
 
-/// The status of the refusal that an answer of [`come_back`] replaces.
+/// The status of a refusal before [`come_back`] replaced it. Attached to the new answer, for the metrics.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RefusedWith(pub(crate) StatusCode);
 
@@ -28,9 +28,9 @@ pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap) -> bool {
         })
 }
 
-/// Converts a temporary refusal (429 or 503) for an `EventSource`, which gives up for good on every
-/// status but 200 (HTML standard, section 9.2.3). The answer is a stream that only says when to
-/// reconnect, and ends.
+/// Replaces a temporary refusal (429 or 503) by a stream that only says when to reconnect, and ends. An
+/// `EventSource` gives up for good on every status but 200 (HTML standard, section 9.2.3). `None` for any
+/// other refusal.
 pub(crate) fn come_back(refusal: &Response) -> Option<Response> {
     if !matches!(
         refusal.status(),

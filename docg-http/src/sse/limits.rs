@@ -17,7 +17,7 @@ pub(crate) struct StreamLimits {
     none_open: Notify,
 }
 
-/// A place for one stream; dropping it frees the place.
+/// Counts as one open stream. Dropping it makes room for another stream.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     limits: Arc<StreamLimits>,
@@ -52,7 +52,7 @@ impl StreamLimits {
         }
     }
 
-    /// Takes a place for a stream; `None` if a limit is reached.
+    /// Counts one more open stream; `None` if a limit is reached.
     pub(crate) fn enter(self: &Arc<Self>, organization: OrganizationId) -> Option<StreamPlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.values().sum::<usize>() >= self.total {

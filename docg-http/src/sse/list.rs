@@ -57,7 +57,8 @@ pub(crate) async fn organization(
             metrics.event_sent(StreamKind::Organization);
             encoded.frame(&listed.event, &listed.position, locale)
         }
-        // A list has no state and no first or last event. The reader has to read the list again.
+        // An organization's stream has no state and no numbered events to name. The reader has to read its
+        // lists again.
         OrganizationItem::Gap => frame::control(
             "gap",
             &json!({"reason": "too_old", "earliest": null, "latest": null, "state": null}),

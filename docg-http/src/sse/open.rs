@@ -1,7 +1,7 @@
 //! The parts that all streams share: the reader, its position, and the answer that stays open.
 //!
-//! The connection pulls the body, so a slow reader costs no memory: events that it has not taken stay in
-//! the store or the bus.
+//! A connection asks the body for frames only when it can write, so a slow reader costs no memory: the
+//! events that the reader has not taken stay in the store or the bus.
 
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Authenticates the reader of an execution's stream, or of the organization's, and reads its position.
+    /// Authenticates the reader of an execution's stream, or of the organization's if `execution` is `None`,
+    /// and reads the reader's last event id.
     pub(super) async fn of(
         state: &AppState,
         request: Request,
@@ -54,7 +55,7 @@ impl Reader {
         let given = request.headers().get_all("last-event-id").iter();
         let last_event_id = given
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-            // Two ids are joined into one unknown id, which leads to a gap.
+            // If the header is there twice, join both values: no event has that id, which leads to a gap.
             .reduce(|one, other| format!("{one}, {other}"))
             .or(query.last_event_id)
             .map(|id| id.trim().to_owned())
@@ -77,7 +78,7 @@ impl Reader {
         })
     }
 
-    /// Takes a place for a stream.
+    /// Counts the reader's stream as open. Refuses it with 429 if a limit of open streams is reached.
     pub(super) fn place(&self, state: &AppState) -> Result<StreamPlace, Problem> {
         state
             .streams
@@ -93,7 +94,7 @@ impl Reader {
 pub(super) struct Open {
     /// The `connected` frame, until it is sent.
     first: Option<Bytes>,
-    /// The further frames. The stream ends with them.
+    /// The frames after `connected`. When they end, the stream ends.
     frames: BoxStream<'static, Bytes>,
     heartbeat: Duration,
     /// Resolves when this stream must end, even if frames are left.
@@ -146,13 +147,13 @@ impl Open {
     }
 }
 
-/// A random number below a bound. It spreads reconnects over time, so weak randomness is enough.
+/// A random number less than `below`. It only spreads reconnects over time, so weak randomness is enough.
 pub(crate) fn jitter(below: u64) -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 % below.max(1)
 }
 
-/// Resolves when a stream has reached its age, or at a random time within `drain_over` after shutdown
-/// begins.
+/// Resolves when a stream is `stream_age` old, give or take a tenth, or at a random time within
+/// `drain_over` after shutdown begins.
 fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
     let age = options.stream_age;
     let age = age - age / 10 + random(age / 5);
@@ -167,7 +168,7 @@ fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
-/// A random part of a duration, so that streams do not end together.
+/// A random duration shorter than `within`, so that streams do not all end at the same time.
 fn random(within: Duration) -> Duration {
     let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(jitter(millis))
@@ -181,7 +182,7 @@ fn response(frames: WatchedFrames, locale: Locale) -> Response {
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
-        // A stream token keeps the language of the request that created it.
+        // With a stream token, this is the language of the request that created the token.
         (header::CONTENT_LANGUAGE, locale.tag()),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 /// Closes streams whose reader does not take its frames.
 ///
 /// A connection that cannot write asks for no further frame, so its stream cannot detect the stall
-/// itself. One task checks all open streams; it runs while any is open.
+/// itself. One task checks all open streams; the task runs while any stream is open.
 pub(crate) struct SlowReaders {
     patience: Duration,
     metrics: Metrics,
@@ -29,11 +29,11 @@ struct Watched {
 
 struct Reader {
     frames: Option<BoxStream<'static, Bytes>>,
-    /// When the reader got a frame; `None` once it has taken it and waits for the next.
+    /// When the reader was given its last frame. `None` if the reader has taken it and waits for the next.
     given_at: Option<Instant>,
 }
 
-/// The frames of one stream. They end if their reader does not keep up.
+/// The frames of one stream. The stream ends early if its reader does not take frames in time.
 pub(super) struct WatchedFrames {
     reader: Arc<Mutex<Reader>>,
     patience: Duration,
@@ -56,7 +56,7 @@ impl SlowReaders {
     pub(super) fn watch(self: &Arc<Self>, frames: BoxStream<'static, Bytes>) -> WatchedFrames {
         let reader = Arc::new(Mutex::new(Reader {
             frames: Some(frames),
-            // Count from the start: a stalled connection may never ask for the first frame.
+            // Count the time from the start: a stalled connection may never ask for the first frame.
             given_at: Some(Instant::now()),
         }));
         let mut open = lock(&self.open);
@@ -94,7 +94,8 @@ impl SlowReaders {
                 });
                 if open.streams.is_empty() {
                     open.watching = false;
-                    // Release the lock before the stalled streams are dropped and free their places.
+                    // Release this lock first: dropping a stalled stream takes the lock of
+                    // `StreamLimits`, and no task should hold both.
                     drop(open);
                     return;
                 }

@@ -105,7 +105,7 @@ fn gap_reason(given: Option<u64>, earliest: u64, latest: u64) -> Option<&'static
     }
 }
 
-/// The gap before an event, if events after `last` are gone.
+/// The data of a `gap` frame before `event`, if the events between `last` and `event` are gone.
 fn missed(last: u64, event: &Event, latest: u64) -> Option<Value> {
     (event.seq > last + 1).then(|| {
         json!({
@@ -121,12 +121,12 @@ fn missed(last: u64, event: &Event, latest: u64) -> Option<Value> {
     })
 }
 
-/// The id of the oldest event that is kept, if any.
+/// The id of the oldest event that is still stored; `None` if no event is.
 fn first_left(earliest: u64, latest: u64) -> Option<String> {
     (earliest <= latest).then(|| format!("{earliest}-0"))
 }
 
-/// The position at which a stream begins, and the gap before it, if any.
+/// The event number after which a stream begins, and the data of a `gap` frame to send first, if any.
 struct Start {
     after: u64,
     gap: Option<Value>,

@@ -1,4 +1,5 @@
-//! Tokens for readers that cannot send headers. Each is valid for one stream. Only its hash is stored.
+//! Tokens for readers of streams that cannot send headers. A token is valid for one stream. The store
+//! holds only the token's hash.
 
 use std::time::Duration;
 
@@ -29,11 +30,11 @@ use crate::{
 
 /// The time within which a new token must be used to connect.
 const TO_CONNECT: Duration = Duration::from_secs(60);
-/// How long a token is kept after its stream connected. At each reconnect the authenticator decides
-/// again.
+/// How long a token is valid after its stream last connected. At each reconnect the authenticator also
+/// decides whether the credentials that created the token are still valid.
 const TO_RECONNECT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The organization whose stream a token opens, and the reader's language.
+/// The organization of a stream's reader, and the reader's language.
 pub(super) struct TokenHolder {
     pub(super) organization: OrganizationId,
     pub(super) locale: Locale,
@@ -74,7 +75,7 @@ pub(crate) async fn create(
     if let Some(id) = execution {
         state.engine.execution(caller.organization, id).await?;
     }
-    // Two random UUIDs: 244 bits from the operating system.
+    // Make the token of two random UUIDs: 244 bits from the operating system.
     let token =
         URL_SAFE_NO_PAD.encode([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat());
     let expires_at = state.engine.now() + TO_CONNECT;
@@ -99,7 +100,8 @@ pub(crate) async fn create(
     ))
 }
 
-/// Checks a token for an execution's stream, or for the organization's, and keeps it for reconnects.
+/// Checks that a token opens this execution's stream, or the organization's if `execution` is `None`.
+/// Then prolongs the token for reconnects.
 pub(super) async fn redeem(
     state: &AppState,
     token: &str,

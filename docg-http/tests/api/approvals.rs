@@ -1,4 +1,4 @@
-//! Approvers at work: they have a token each, and nothing else.
+//! Approvers read and decide approvals. Each approver has a token, and no other credentials.
 
 mod care;
 mod ends;
@@ -13,14 +13,14 @@ use crate::support::{Answer, Call, World, scrubbed};
 const ANN: &str = "ann@example.com";
 const BEN: &str = "ben@example.com";
 
-/// A run that waits for an approval, and how its approvers reach it.
+/// A test world with an execution that waits for an approval.
 struct Asked {
     world: World,
     path: String,
 }
 
 impl Asked {
-    /// Asks with these parameters, and waits for the answer.
+    /// Starts an execution whose approval node has these parameters, and waits until approval is requested.
     async fn new(params: Value) -> Self {
         Self::of(World::new().await, params).await
     }
@@ -36,7 +36,7 @@ impl Asked {
         Self { world, path }
     }
 
-    /// The link of an approver, by the last invitation that they got.
+    /// The path of an approver's link, from the last invitation that the approver got.
     fn link(&self, email: &str) -> String {
         let invitations = self.world.invitations();
         let invitation = invitations.iter().rfind(|sent| sent.email == email);
@@ -44,7 +44,7 @@ impl Asked {
         format!("/api/v1/approvals/{token}")
     }
 
-    /// What the approver sees.
+    /// The approval as this approver sees it.
     async fn seen(&self, email: &str) -> Value {
         let answer = self.world.send(Call::new("GET", self.link(email))).await;
         assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);

@@ -1,5 +1,5 @@
-//! Holds every answer that a test sees against the OpenAPI document: an answer whose status,
-//! content type, headers or body are not documented fails the test, whatever it is about.
+//! Compares every answer in these tests with the OpenAPI document. An answer whose status, content type,
+//! headers or body are not documented fails the test, whatever the test is about.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-/// An operation of the document.
+/// An operation of the OpenAPI document.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operation {
     pub(crate) method: &'static str,
@@ -23,24 +23,24 @@ impl Operation {
         self.described["operationId"].as_str().expect("an id")
     }
 
-    /// The scope that its bearer needs; `None` where it needs none.
+    /// The scope that a caller of the operation needs; `None` if it needs none.
     pub(crate) fn scope(&self) -> Option<&'static str> {
         let ways = self.described["security"].as_array()?;
         ways.iter().find_map(|way| way["bearer"][0].as_str())
     }
 
-    /// Whether it takes a body of JSON.
+    /// True if the operation takes a JSON body.
     pub(crate) fn takes_json(&self) -> bool {
         !self.described["requestBody"]["content"]["application/json"].is_null()
     }
 
-    /// Whether its path names something.
+    /// True if the operation's path has a parameter, such as an id.
     pub(crate) fn names_something(&self) -> bool {
         self.path.contains('{')
     }
 }
 
-/// What every answer tells browsers.
+/// The security headers for browsers that every answer must have.
 const SECURITY: [(&str, &str); 4] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -51,7 +51,7 @@ const SECURITY: [(&str, &str); 4] = [
     ),
 ];
 
-/// The document, with schemas that refuse what they do not name.
+/// The OpenAPI document. Its schemas are changed to refuse properties that they do not name.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document: Value = serde_json::from_str(docg_http::openapi()).expect("JSON");
     let mut open = BTreeSet::new();
@@ -63,7 +63,7 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     document
 });
 
-/// Every operation of the document.
+/// Every operation of the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     let paths = DOCUMENT["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, item)| {
@@ -101,12 +101,12 @@ fn operation(method: &str, uri: &str) -> Option<Operation> {
         .into_iter()
         .filter(|it| it.method == method && fits(it.path))
         .collect();
-    // A path without parameters goes before one with them.
+    // If two paths fit, the one with fewer parameters wins.
     found.sort_by_key(|it| it.path.matches('{').count());
     found.first().copied()
 }
 
-/// Fails where an answer's head is not documented. Gives the schema of its body, where it has one.
+/// Fails if an answer's status or headers are not documented. Returns the schema of its body, if any.
 pub(crate) fn check_head(
     method: &str,
     uri: &str,
@@ -120,7 +120,7 @@ pub(crate) fn check_head(
     }
     let content_type = headers.get("content-type").and_then(|it| it.to_str().ok());
     let Some(operation) = operation(method, uri) else {
-        // What is no operation is refused, and a refusal is a problem.
+        // A request for no operation must be refused with a problem, or be a CORS preflight request.
         assert!(
             status.is_client_error() || headers.contains_key("access-control-allow-methods"),
             "{what}: it is no operation"
@@ -152,7 +152,7 @@ pub(crate) fn check_head(
     Some(&documented["schema"])
 }
 
-/// Fails where the data of a stream's frame do not fit their schema.
+/// Fails if the data of a stream's frame do not fit their schema.
 pub(crate) fn check_frame(event: &str, data: &Value) {
     let name = match event {
         "connected" if data.get("execution_id").is_none() => "ListConnected",
@@ -167,7 +167,7 @@ pub(crate) fn check_frame(event: &str, data: &Value) {
     assert_valid(&DOCUMENT["components"]["schemas"][name], data, event);
 }
 
-/// Fails where a value does not fit its schema in the document.
+/// Fails if a value does not fit its schema in the document.
 pub(crate) fn assert_valid(schema: &'static Value, value: &Value, what: &str) {
     let validator = validator(schema);
     let errors: Vec<String> = validator
@@ -177,7 +177,7 @@ pub(crate) fn assert_valid(schema: &'static Value, value: &Value, what: &str) {
     assert!(errors.is_empty(), "{what}: {errors:#?}\n{value:#}");
 }
 
-/// Made once for each schema of the document, by its place in memory.
+/// The validator of a schema of the document. It is built once, and found by the schema's address.
 fn validator(schema: &'static Value) -> Arc<Validator> {
     static KNOWN: LazyLock<Mutex<HashMap<usize, Arc<Validator>>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().expect("not poisoned");
@@ -200,7 +200,7 @@ pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// The schemas that are parts of others: those are closed as wholes.
+/// Finds the names of schemas that are parts of others (`allOf`). [`close`] leaves such parts open.
 fn find_parts(value: &Value, parts: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
@@ -220,7 +220,8 @@ fn find_parts(value: &Value, parts: &mut BTreeSet<String>) {
     }
 }
 
-/// Makes a schema refuse properties that it does not name. A part leaves that to the whole.
+/// Makes a schema refuse properties that it does not name. A part of another schema is left open, because
+/// it does not name the properties of the other parts.
 fn close(schema: &mut Value, is_part: bool) {
     let Value::Object(map) = schema else { return };
     let whole = map.contains_key("properties") || map.contains_key("allOf");

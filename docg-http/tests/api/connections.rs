@@ -1,4 +1,4 @@
-//! Over real connections: what a router alone cannot show.
+//! Tests over real connections, for behavior that a router without a socket cannot show.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -17,12 +17,12 @@ use crate::{
     support::World,
 };
 
-/// Small enough to be full soon.
+/// The size of socket buffers in bytes, so small that an unread stream soon fills them.
 const BUFFER: u32 = 4 * 1024;
 
 fn listen() -> TcpListener {
     let socket = TcpSocket::new_v4().expect("a socket");
-    // What is accepted takes it over.
+    // Accepted connections inherit the listener's buffer size.
     socket.set_send_buffer_size(BUFFER).expect("set");
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     socket.bind(any).expect("a port");
@@ -65,7 +65,7 @@ async fn a_client_that_does_not_read_is_closed_and_others_go_on() {
     };
     within(closed).await;
     let mut rest = Vec::new();
-    // To an end or a reset: whichever, it is over.
+    // Read to the connection's end. A reset is an end too.
     let _ = within(silent.read_to_end(&mut rest)).await;
     let streams = world.get("/metrics").await.text;
     assert!(

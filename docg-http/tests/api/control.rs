@@ -201,7 +201,8 @@ async fn a_key_belongs_to_its_organization() {
     }
 }
 
-/// The router of another process over the same store and bus: it holds nothing, and does no work.
+/// A world, and the router of another process over the same store and bus. The other process runs no
+/// workers and holds no lease.
 async fn with_another_process() -> (World, Router) {
     let mut options = None;
     let world = World::with(|given| {
@@ -229,7 +230,7 @@ async fn a_call_that_another_process_applies_is_passed_on() {
         let answer = elsewhere.clone().oneshot(call.request()).await;
         let answer = Answer::of(answer.expect("infallible")).await;
         if verb == "cancel" && answer.status.as_u16() == 200 {
-            // The other process was faster than the answer.
+            // The process with the lease applied the cancel before the answer was written.
             assert_eq!(answer.json()["status"], status);
             continue;
         }

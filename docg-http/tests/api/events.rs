@@ -1,4 +1,4 @@
-//! Events as a reader of a stream gets them: what each type's data have, and nothing besides.
+//! Events as a stream's reader gets them. The data of each event type have exactly the documented keys.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
     support::{Call, World},
 };
 
-/// Each type with its keys, as the contract has them.
+/// The event types that clients rely on, each with the keys of its data.
 const DATA: [(&str, &str); 21] = [
     ("approval.decided", "approval_id decided_by decision"),
     ("approval.requested", "approval_id approvers"),
@@ -64,7 +64,7 @@ const DATA: [(&str, &str); 21] = [
     ("step.started", "attempt node_id node_type position"),
 ];
 
-/// Reports what became of the signer of a run that asks for one signature, until it ends.
+/// Starts an execution that asks for one signature, and reports these facts about its signer.
 async fn signed(world: &World, kinds: &[SignerFactKind]) -> String {
     let path = world.start(json!([{"id": "s", "type": "sign"}])).await;
     world.until(&path, "signature.requested").await;
@@ -83,7 +83,7 @@ async fn signed(world: &World, kinds: &[SignerFactKind]) -> String {
     path
 }
 
-/// All that a stream gives of a run that has ended.
+/// Waits until an execution has ended, and returns all events of its stream.
 async fn events(world: &World, path: &str) -> Vec<Value> {
     world
         .until_events(path, 1, "an end", |event| {

@@ -1,4 +1,4 @@
-//! What every answer has, whichever route gave it.
+//! Tests of the parts that all routes share: headers, CORS, the log, problems for panics and timeouts.
 
 use std::{
     io,
@@ -71,7 +71,7 @@ async fn handlers_get_the_correlation_and_the_trace_whatever_its_version() {
     }
 }
 
-/// What browsers are told besides is looked at in every answer of every test.
+/// The other headers for browsers are checked in every answer of every test, by `check_head`.
 #[tokio::test]
 async fn answers_are_not_kept() {
     let world = World::new().await;
@@ -136,7 +136,7 @@ async fn without_allowed_origins_options_is_a_method_like_any_other() {
     assert_eq!((head.status.as_u16(), head.text.as_str()), (404, ""));
 }
 
-/// An application's own routes among those of the API.
+/// A router of the API, with an application's own routes merged into it.
 fn with_route(world: &World, routes: Router<AppState>, timeout: Duration) -> Router {
     let mut options = HttpOptions::new(Arc::new(StaticTokens::default()), [0; 32]);
     options.request_timeout = timeout;
@@ -163,7 +163,7 @@ async fn a_panic_is_a_problem_that_tells_nothing_technical() {
     assert!(!answer.text.contains("canary-tech"));
 }
 
-/// What is logged, as it comes.
+/// A writer that keeps all log lines of a test.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Bodies that are costly to check hold up nobody else.
+//! Request bodies that are costly to check do not delay other requests.
 
 use std::pin::pin;
 
@@ -8,18 +8,18 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{Call, World};
 
-/// As many members as fit into a body, with names that redaction looks at.
+/// An object with as many members as fit into a body. Their names look like those of secrets.
 fn wide() -> Value {
     let member = |n: u32| (format!("k{n}_token"), json!(n));
     (0..40_000).map(member).collect::<Map<_, _>>().into()
 }
 
-/// Many values at a place whose pointer is nearly as long as the body.
+/// Many values under a name of 400 kB, so that the JSON pointer of each value is as long.
 fn long() -> Value {
     json!({ "k".repeat(400_000): vec![0; 100_000] })
 }
 
-/// On one thread, so that whatever holds it up holds up everybody.
+/// The test runs on one thread, so that a check on that thread would delay every request.
 #[tokio::test]
 async fn health_answers_while_a_large_body_is_checked() {
     let world = World::new().await;
@@ -59,7 +59,7 @@ async fn health_answers_while_a_large_body_is_checked() {
     }
 }
 
-/// Pointers of 400 kB for each of 100,000 values would be 40 GB.
+/// Building a pointer of 400 kB for each of 100,000 values would write 40 GB.
 #[tokio::test]
 async fn a_fault_behind_a_long_name_is_found_in_one_pass() {
     let world = World::new().await;

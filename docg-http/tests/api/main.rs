@@ -1,4 +1,4 @@
-//! The API without a socket: requests go through the router as a connection would hand them over.
+//! Tests of the API. Most pass requests directly to the router, without a socket.
 
 mod approvals;
 mod conformance;

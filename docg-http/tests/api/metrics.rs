@@ -27,7 +27,7 @@ fn is_name(name: &str, more: &str) -> bool {
     name.starts_with(|c: char| fits(c) && !c.is_ascii_digit()) && name.chars().all(fits)
 }
 
-/// Reads `{name="value",…}` and what follows it.
+/// Reads `{name="value",…}`. Returns the labels and the text after them.
 fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
     let Some(mut rest) = text.strip_prefix('{') else {
         return (BTreeMap::new(), text);
@@ -63,7 +63,7 @@ fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
 }
 
 impl Scrape {
-    /// Whatever the format does not allow is an error, also what Prometheus would let pass.
+    /// Parses a page. Fails on anything that the format does not allow, even if Prometheus accepts it.
     fn parse(text: &str) -> Self {
         assert!(
             text.ends_with('\n') && !text.contains('\r'),
@@ -162,7 +162,7 @@ impl Scrape {
         }
     }
 
-    /// A sample's value; 0 where there is none.
+    /// The value of the sample with this name and these labels; 0 if there is none.
     fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: BTreeMap<_, _> = labels
             .iter()
@@ -189,7 +189,7 @@ async fn scrape(world: &World) -> Scrape {
     Scrape::parse(&page(world).await.text)
 }
 
-/// Waits until what a scrape shows fits: some of it is told after what a reader can see.
+/// Scrapes until `fits` is true. Readers may see a change before its metrics are counted.
 async fn until(world: &World, fits: impl Fn(&Scrape) -> bool) -> Scrape {
     let fitting = async {
         loop {
@@ -266,7 +266,7 @@ fn status(seen: &Scrape, to: &str) -> f64 {
     seen.value("docg_execution_status_changes_total", &[("to", to)])
 }
 
-/// With the time stopped, so that a busy machine is no slow reader.
+/// The clock stands still while the test works, so that a busy machine does not count as a slow reader.
 #[tokio::test(start_paused = true)]
 async fn streams_show_in_the_metrics_while_they_are_open() {
     let world = World::with(|options| options.slow_reader = Duration::from_millis(20)).await;

@@ -9,7 +9,7 @@ async fn the_document_is_served() {
     assert_eq!(answer.text, docg_http::openapi());
 }
 
-/// A change of this file is a change of what clients see.
+/// If the snapshot changes, the API that clients see has changed.
 #[test]
 fn the_document_is_the_one_that_was_reviewed() {
     let document: serde_json::Value =

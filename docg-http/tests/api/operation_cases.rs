@@ -1,4 +1,4 @@
-//! One good call for each operation of the document, on things that are there.
+//! One good call for each operation of the OpenAPI document. The resources that the calls name exist.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,8 @@ use crate::{
     support::{Call, World},
 };
 
-/// Operations that need no caller: their proof is in the path or the body, or they need none.
+/// Operations without bearer credentials: a token in the path or a signed webhook proves the caller, or
+/// anybody may call.
 pub(crate) const OPEN: [&str; 9] = [
     "approve",
     "getApproval",
@@ -20,7 +21,7 @@ pub(crate) const OPEN: [&str; 9] = [
     "streamHealth",
 ];
 
-/// A run that waits for a signature, one that waits for an approval, and their workflows.
+/// A test world with an execution that waits for a signature, and one that waits for an approval.
 pub(crate) struct Cases {
     pub(crate) world: World,
     execution: String,
@@ -54,7 +55,7 @@ impl Cases {
         cases
     }
 
-    /// The path of an operation on what is there.
+    /// The path of an operation, with ids and tokens of resources that exist.
     pub(crate) fn path(&self, operation: Operation) -> String {
         let id = match operation.path {
             path if path.starts_with("/api/v1/workflows/") => self.world.workflow.to_string(),
@@ -87,7 +88,7 @@ impl Cases {
         }
     }
 
-    /// A good call, but for the credentials.
+    /// A good call of the operation, still without credentials.
     pub(crate) fn call(&self, operation: Operation) -> Call {
         let call = Call::new(operation.method, self.path(operation));
         match self.body(operation) {
@@ -96,7 +97,7 @@ impl Cases {
         }
     }
 
-    /// All that a caller could have changed.
+    /// The answers that would show a change that a call made.
     async fn state(&self) -> Vec<Value> {
         let mut state = Vec::new();
         let paths = [
@@ -113,7 +114,7 @@ impl Cases {
         state
     }
 
-    /// Fails where anything has changed since the beginning.
+    /// Fails if a call has changed anything since the cases were created.
     pub(crate) async fn nothing_was_done(&self) {
         assert_eq!(self.state().await, self.before);
     }

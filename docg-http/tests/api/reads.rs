@@ -1,4 +1,4 @@
-//! What reads of a run show, field by field, to whom, and in which language.
+//! Reads of an execution: the fields of the answers, who sees which of them, and in which language.
 
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ async fn what_docg_says_is_in_the_reader_s_language() {
     }
     world.post(&format!("{path}/cancel"), json!({})).await;
 
-    // The engine's own words for a step: nobody knows what became of it.
+    // An error text of the engine itself: the outcome of a step that timed out is unknown.
     let lost = world
         .start(json!([{"id": "n", "type": "gated", "timeout_ms": 1}]))
         .await;

@@ -1,4 +1,4 @@
-//! What is wrong with a request, on every operation of the document.
+//! Every operation of the OpenAPI document refuses wrong requests, and tells what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +62,7 @@ async fn what_the_path_names_must_be_there() {
             let call = allowed(Call::new(operation.method, path));
             let call = match cases.body(operation) {
                 serde_json::Value::Null => call,
-                // So that it is about the path alone.
+                // Send no body, so that only the path can be wrong.
                 _ if operation.id() == "createStreamToken" => call,
                 body => call.json(body),
             };
@@ -76,7 +76,7 @@ async fn what_the_path_names_must_be_there() {
 #[tokio::test]
 async fn a_parameter_that_is_not_known_is_refused_and_named() {
     let cases = Cases::new().await;
-    // Health endpoints answer whatever they are asked; a provider's address is its own.
+    // Health endpoints ignore the query, and a provider may add parameters to its webhook's address.
     let indifferent = ["live", "ready", "streamHealth", "receiveSignatureWebhook"];
     for operation in operations() {
         if indifferent.contains(&operation.id()) {
@@ -104,7 +104,7 @@ async fn a_parameter_that_is_not_known_is_refused_and_named() {
     cases.nothing_was_done().await;
 }
 
-/// The operations with a body of JSON, and a call of each without one.
+/// The operations that take a JSON body, each with a function that makes a call without the body.
 fn with_body(cases: &Cases) -> Vec<(Operation, impl Fn() -> Call)> {
     let operations: Vec<_> = operations()
         .into_iter()
@@ -198,7 +198,7 @@ async fn a_field_that_is_not_known_is_refused_and_named() {
 #[tokio::test]
 async fn a_good_call_is_taken_by_every_operation() {
     for operation in operations() {
-        // Each on things of its own: some of them end what others need.
+        // Use new cases for each operation: some operations end an execution that others need.
         let cases = Cases::new().await;
         let call = allowed(cases.call(operation));
         let call = match operation.id() {
@@ -206,7 +206,8 @@ async fn a_good_call_is_taken_by_every_operation() {
             _ => call,
         };
         let status = cases.world.open(call).await.status();
-        // A run that waits for signatures can be neither resumed nor tried again, nor signed anew.
+        // While an execution waits for signatures, it cannot be resumed or retried, and more signatures
+        // cannot be requested.
         let conflict = ["resumeExecution", "retryExecution", "requestSignature"];
         let conflict = conflict.contains(&operation.id());
         assert_eq!(

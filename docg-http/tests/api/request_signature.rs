@@ -1,11 +1,11 @@
-//! `POST /executions/{id}/request-signature`.
+//! Tests of `POST /executions/{id}/request-signature`, which requests signatures on a document.
 
 use docg_core::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Call, World};
 
-/// A completed run with two documents; the last is the one to sign.
+/// Completes an execution that makes two documents, and returns its path. The last one is to be signed.
 async fn with_a_document(world: &World) -> String {
     let path = world
         .start(json!([

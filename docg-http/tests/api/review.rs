@@ -1,4 +1,4 @@
-//! What a person does with a run that needs them.
+//! Executions in `needs_review`, which a person resumes with or without changes, or rejects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::World;
 
-/// A run that waits for a person: the last of these nodes has failed.
+/// A test world with an execution that waits in `needs_review`, because one of its nodes failed.
 struct Parked {
     world: World,
     path: String,
@@ -90,7 +90,7 @@ async fn a_failed_step_is_repaired_by_other_parameters_and_nothing_before_it_is_
     assert_eq!(execution["current_step"]["node_id"], "send");
     let before = parked.steps().await;
 
-    // What is given is checked again before anything runs.
+    // Preflight checks the changes before any step runs.
     let open = json!({"changes": {"nodes": {"send": {"in": "{{trigger.nobody}}"}}}});
     assert_eq!(parked.resume(open).await.status.as_u16(), 200);
     parked.until_parked(2).await;

@@ -1,4 +1,4 @@
-//! What [`docg_http::serve`] bounds, over real connections.
+//! Tests of the limits of [`docg_http::serve`], over real connections.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     support::{Call, World},
 };
 
-/// Short enough to wait for, several times what an answer takes.
+/// A time limit that a test can wait for, and that is several times as long as an answer takes.
 const SHORT: Duration = Duration::from_millis(300);
 
 struct Served {
@@ -45,7 +45,7 @@ impl Served {
         TcpStream::connect(self.address).await.expect("connects")
     }
 
-    /// Sends this, and reads until the server closes.
+    /// Sends bytes over a new connection, and reads until the server closes the connection.
     async fn exchange(&self, sent: &[u8]) -> String {
         let mut client = self.connect().await;
         client.write_all(sent).await.expect("it listens");
@@ -58,15 +58,15 @@ impl Served {
     }
 }
 
-/// What comes until the connection is closed.
+/// Reads until the connection is closed.
 async fn rest_of(client: &mut TcpStream) -> String {
     let mut rest = Vec::new();
-    // To an end or a reset: whichever, it is over.
+    // Read to the connection's end. A reset is an end too.
     let _ = within(client.read_to_end(&mut rest)).await;
     String::from_utf8_lossy(&rest).into_owned()
 }
 
-/// Sends a byte each now and then for as long as it is taken, and reads to the end.
+/// Sends `first`, then a byte every 30 ms until the server takes no more, and reads the whole answer.
 async fn trickle(client: TcpStream, first: &str) -> String {
     let (mut read, mut write) = client.into_split();
     let first = first.to_owned();
@@ -98,23 +98,23 @@ const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
 #[tokio::test]
 async fn a_client_that_keeps_the_server_waiting_loses_its_connection() {
     let served = Served::with(short).await;
-    // It says nothing at all.
+    // A client that sends nothing at all.
     assert_eq!(served.exchange(b"").await, "");
     assert!(served.closed_for("head"));
-    // It sends half a head, or one that never ends.
+    // A client that sends half a head, and one whose head never ends.
     assert_eq!(served.exchange(b"GET /healthz HTT").await, "");
     let head = "GET /healthz HTTP/1.1\r\nhost: x\r\nx: ";
     assert_eq!(trickle(served.connect().await, head).await, "");
-    // It asks once, and then no more.
+    // A client that sends one request, and then no more.
     let answer = served.exchange(HEALTH.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(served.closed_for("idle"));
-    // It opens HTTP/2 and sends pings only.
+    // A client that opens HTTP/2 and sends only pings.
     let ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00pingping";
     let settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], ping].concat();
     served.exchange(&preface).await;
-    // Its body never ends.
+    // A client whose body never ends.
     let path = format!("/api/v1/workflows/{}/executions", served.world.workflow.0);
     let post = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer user\r\n\
@@ -141,7 +141,7 @@ async fn a_stream_outlives_every_limit() {
     let mut lines = BufReader::new(client).lines();
     let heard = async {
         let mut heartbeats = 0;
-        // Three times as long as any limit.
+        // 45 heartbeats take three times as long as any limit.
         while heartbeats < 45 {
             let line = lines.next_line().await.expect("readable");
             heartbeats += u32::from(line.expect("it goes on") == "event: heartbeat");
@@ -174,7 +174,7 @@ async fn for_a_new_connection_the_one_that_is_idle_longest_is_closed() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     rest_of(&mut idle[0]).await;
     assert!(served.closed_for("room"));
-    // The others are still served.
+    // The two other connections are still served.
     for client in &mut idle[1..] {
         client
             .write_all(asked.as_bytes())
@@ -293,7 +293,7 @@ async fn whatever_is_no_request_of_the_api_is_refused_with_a_problem() {
 
 #[tokio::test]
 async fn more_than_there_is_room_for_is_refused_at_once_and_health_is_not() {
-    // A body of which there is no room for a whole one.
+    // The memory for all bodies is smaller than this one body.
     let world = World::with(|options| options.body_memory = 8 * 1024).await;
     let path = format!("/api/v1/workflows/{}/executions", world.workflow.0);
     let post = |bytes: usize| {
@@ -301,7 +301,7 @@ async fn more_than_there_is_room_for_is_refused_at_once_and_health_is_not() {
         world.send(Call::new("POST", path.clone()).token("user").json(body))
     };
     post(10_000).await.problem(503, "service_unavailable");
-    // The room is free again each time.
+    // The memory is free again after each of five requests.
     for _ in 0..5 {
         assert_eq!(post(4_000).await.status.as_u16(), 201);
     }

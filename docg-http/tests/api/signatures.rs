@@ -24,7 +24,7 @@ async fn an_event_that_nobody_knows_is_kept_without_its_secrets() {
         .expect("kept");
     let event = kept.value["event"].as_str().expect("a text");
     let event: Value = serde_json::from_str(event).expect("as it came");
-    // No store keeps a NUL.
+    // The NUL in `note` is removed, because not every store can keep one.
     let expected = json!({"delivery": "d1", "kind": "new", "api_key": "[redacted]", "note": "ab"});
     assert_eq!(event, expected);
 }

@@ -19,7 +19,7 @@ use crate::{
     support::{Answer, Call, World},
 };
 
-/// What must happen soon; a test that hangs says nothing.
+/// Waits for work for at most 20 seconds, so that a test fails instead of hanging.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work)
         .await
@@ -35,7 +35,7 @@ pub(crate) struct Frame {
     pub(crate) retry: Option<u64>,
 }
 
-/// Reads a stream; anything that the standard would ignore in silence is an error here.
+/// Parses a stream's text. Fails on anything that a reader would silently ignore by the standard.
 pub(crate) fn parse(text: &str) -> Vec<Frame> {
     let mut frames = Vec::new();
     assert!(
@@ -172,7 +172,7 @@ async fn an_id_that_is_not_known_gives_a_gap_and_never_an_error() {
         );
         assert_eq!(frames[2..], all[..], "then from the earliest that is left");
     }
-    // Bytes that no text is made of, in the query and in the header.
+    // Event ids of bytes that are no text, in the query and in the header.
     let given = |name: &str| format!("{}?last_event_id={name}", stream_of(&path));
     let header = |bytes: &[u8]| {
         let mut request = Call::new("GET", stream_of(&path)).token("user").request();
@@ -321,7 +321,7 @@ async fn readers_get_the_same_bytes_and_each_their_language() {
     assert_eq!(portuguese.header("content-language"), "pt-BR");
 }
 
-/// With the time stopped, so that a busy machine is no slow reader.
+/// The clock stands still while the test works, so that a busy machine does not count as a slow reader.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_nothing_loses_its_place() {
     let world = World::with(|options| {
@@ -347,7 +347,7 @@ async fn a_reader_that_takes_nothing_loses_its_place() {
     );
 }
 
-/// With the time stopped, so that a busy machine is no slow reader.
+/// The clock stands still while the test works, so that a busy machine does not count as a slow reader.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_waits_for_us_is_not_slow() {
     let world = World::with(|options| {
@@ -396,7 +396,7 @@ async fn a_token_is_to_be_used_within_a_minute_and_then_serves_its_stream() {
     assert_eq!(open(&used).await, 200, "also the day after");
 }
 
-/// One token, of which what it is good for can be changed.
+/// Authenticates every caller as the same principal. A test can change or remove the principal.
 pub(crate) struct Changing(pub(crate) Mutex<Option<Principal>>);
 
 impl Changing {
@@ -474,7 +474,7 @@ async fn no_event_is_lost_whatever_it_fell_between() {
         let path = world.start(json!([
             {"id": "a", "type": "echo"}, {"id": "b", "type": "echo"}, {"id": "n", "type": "gated"},
         ])).await;
-        // The run goes on while streams open at different moments.
+        // Let the execution continue while its stream is opened.
         world.gate.notify_one();
         let call = Call::new("GET", stream_of(&path)).token("user");
         let text = world

@@ -9,7 +9,7 @@ use crate::{
 
 const PATH: &str = "/api/v1/sse/executions/stream";
 
-/// A reader of frames as they come.
+/// A reader of a stream that takes one frame at a time, without heartbeats.
 struct Reader(BodyDataStream, Vec<Frame>);
 
 impl Reader {
@@ -46,7 +46,7 @@ impl Reader {
         self.1.remove(0)
     }
 
-    /// The frames up to the first that says that a run has completed.
+    /// Reads frames up to the first `execution.completed`, and returns them all.
     async fn until_completed(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {

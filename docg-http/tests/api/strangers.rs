@@ -1,5 +1,5 @@
-//! What nobody sends who reads the documentation, in every field of every operation: it is refused
-//! and named, or it is taken and read back as it was.
+//! Strange values in every field of every operation. Each value is refused with an error that names the
+//! field, or is accepted and read back unchanged.
 
 use docg_core::limits::{TEXTS, is_blank};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::{
     support::{Answer, Call},
 };
 
-/// Texts as they stand in JSON, between the quotes.
+/// Strange texts as JSON writes them between the quotes, each with a description.
 fn texts(limit: usize) -> Vec<(String, &'static str)> {
     let mut texts = vec![
         (String::new(), "empty"),
@@ -41,7 +41,7 @@ fn texts(limit: usize) -> Vec<(String, &'static str)> {
     texts
 }
 
-/// Numbers as they stand in JSON.
+/// Strange numbers as JSON writes them.
 const NUMBERS: [&str; 13] = [
     "-1",
     "-0",
@@ -78,7 +78,7 @@ impl Field {
     }
 }
 
-/// The fields below a schema. What may hold anything is left out: it is data.
+/// Finds the fields below a schema that hold texts or numbers. Fields that may hold any JSON are left out.
 fn fields(schema: &'static Value, pointer: &str, found: &mut Vec<Field>) {
     let schema = resolved(schema);
     for part in ["oneOf", "anyOf", "allOf"] {
@@ -108,7 +108,7 @@ fn fields_of(operation: Operation) -> Vec<Field> {
     found
 }
 
-/// A good body with something else in one place, as it is written.
+/// A good body in which the value at `pointer` is replaced by the JSON text `written`.
 fn with(mut body: Value, pointer: &str, written: &str) -> String {
     let mut place = &mut body;
     for name in pointer.split('/').skip(1) {
@@ -127,7 +127,7 @@ async fn sent(cases: &Cases, operation: Operation, body: String) -> Answer {
     cases.world.send(call.body(body)).await
 }
 
-/// The codes of what is wrong with this very field.
+/// The codes of the errors that an answer reports for this field.
 fn codes(answer: &Answer, pointer: &str) -> Vec<String> {
     let errors = answer.json()["errors"].clone();
     let errors = errors.as_array().cloned().unwrap_or_default();
@@ -136,7 +136,7 @@ fn codes(answer: &Answer, pointer: &str) -> Vec<String> {
         .collect()
 }
 
-/// Fails where an answer is neither a refusal nor one that shows what was given.
+/// Fails if the answer is a server error, or a success that shows another value than the one sent.
 fn check(answer: &Answer, operation: Operation, pointer: &str, written: &str) {
     let id = operation.id();
     let what = format!("{id} {pointer}: {:.60}", written);
@@ -146,7 +146,7 @@ fn check(answer: &Answer, operation: Operation, pointer: &str, written: &str) {
         let given: Value = serde_json::from_str(written).expect("what was taken is JSON");
         if let Some(shown) = answer.json().pointer(pointer) {
             let same = match (&given, shown) {
-                // White space around a text is no part of it, and nothing is no comment.
+                // White space around a text is cut off, and a blank text counts as none.
                 (Value::String(given), shown) => {
                     given.trim() == shown.as_str().unwrap_or_default().trim() || is_blank(given)
                 }
@@ -176,7 +176,7 @@ async fn every_text_of_every_operation_is_bounded_and_kept_or_refused() {
                 is_told || field.name() == "from_step",
                 "{id} {pointer} has no limit"
             );
-            // Each field on things of its own: what is taken ends them.
+            // Use new cases for each field: an accepted call may end their executions.
             let cases = Cases::new().await;
             for (text, what) in texts(max.unwrap_or(64)) {
                 let written = format!("\"{text}\"");
@@ -316,7 +316,7 @@ async fn trigger_data_is_read_back_as_it_was_given() {
         );
         assert_eq!(data["t"], "a\u{2028}\u{feff}\u{202e}\u{200b}");
     }
-    // Two that differ in a digit that no float holds are not taken for the same.
+    // Two numbers that differ in a digit that no float holds must not count as the same: both are refused.
     for last in ["8", "9"] {
         let digits = "3526011234567890123456789012345678901234567";
         let answer = post(format!(r#"{{"trigger_data": {{"a": [{digits}{last}]}}}}"#)).await;
@@ -408,7 +408,7 @@ async fn what_is_given_twice_or_in_another_encoding_is_refused_by_every_operatio
     cases.nothing_was_done().await;
 }
 
-/// The brackets at the end of an object's text that are not its own.
+/// The closing braces at the end of an object's text that belong to objects within it.
 fn closing(object: &str) -> String {
     let closed = object.trim_end_matches('}').len();
     object[closed..object.len() - 1].to_owned()

@@ -1,4 +1,4 @@
-//! How streams are refused, end, and let their readers come back.
+//! Streams that are refused, streams that end, and readers that reconnect.
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,7 +21,7 @@ use crate::{
 
 const LIST: &str = "/api/v1/sse/executions/stream";
 
-/// A run that goes on for as long as the test likes.
+/// Starts an execution that runs until the test notifies the world's gate, and returns its path.
 async fn open_run(world: &World) -> String {
     let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
     world.until(&path, "step.started").await;
@@ -58,7 +58,7 @@ async fn an_event_source_that_is_refused_for_now_is_told_when_to_come_back() {
     world.send(wrong).await.problem(401, "unauthorized");
 }
 
-/// With the time stopped, so that a stream lives long enough on a busy machine.
+/// The clock stands still while the test works, so that a stream lives long enough on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_at_its_age_and_its_reader_is_looked_at_again() {
     let organization = OrganizationId::new();
@@ -71,7 +71,7 @@ async fn a_stream_ends_at_its_age_and_its_reader_is_looked_at_again() {
     let given = Arc::clone(&authenticator);
     let mut world = World::with(|options| {
         options.authenticator = given;
-        // Long enough for what has happened to be replayed.
+        // Long enough to replay the events that the execution already has.
         options.stream_age = Duration::from_secs(1);
     })
     .await;

@@ -1,4 +1,5 @@
-//! A router over the memory adapters, and a client for it.
+//! The world of these tests: an engine with workers over the memory adapters, the API's router over the
+//! engine, and a client of the router.
 
 use std::{
     sync::{Arc, Mutex},
@@ -40,7 +41,7 @@ pub(crate) struct World {
     pub(crate) workflow: WorkflowId,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) bus: Arc<MemoryBus>,
-    /// Lets the handlers of type `gated` end.
+    /// Each notification lets one handler of type `gated` end.
     pub(crate) gate: Arc<Notify>,
     inbox: Inbox,
     _workers: Workers,
@@ -78,7 +79,7 @@ impl Answer {
             .unwrap_or_default()
     }
 
-    /// Every error looks alike.
+    /// Checks that the answer is a problem with this status and code, and returns its body.
     pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");
@@ -96,7 +97,7 @@ impl Answer {
     }
 }
 
-/// What a test sends.
+/// A request that a test sends.
 pub(crate) struct Call {
     method: &'static str,
     path: String,
@@ -137,7 +138,7 @@ impl Call {
     }
 }
 
-/// The parameters of `ask`.
+/// The parameters of a node of type `ask`.
 #[derive(serde::Deserialize)]
 struct Asked {
     provider: String,
@@ -145,7 +146,7 @@ struct Asked {
     signers: Vec<NewSigner>,
 }
 
-/// A provider whose webhooks are proved by a header.
+/// A signature provider. Its webhooks are authenticated by the header `x-desk: proof`.
 struct Desk;
 
 #[async_trait::async_trait]
@@ -192,7 +193,7 @@ impl SignatureProvider for Desk {
     }
 }
 
-/// Where the invitations to approve go.
+/// Collects the invitations to approvers.
 #[derive(Clone, Default)]
 struct Inbox(Arc<Mutex<Vec<Invitation>>>);
 
@@ -219,9 +220,9 @@ impl World {
         Self::at(Arc::new(SystemClock), change).await
     }
 
-    /// A world with a clock of its own.
+    /// A world whose engine uses this clock.
     pub(crate) async fn at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut HttpOptions)) -> Self {
-        // Read before the clock of any request runs.
+        // Parse the OpenAPI document now, so that this takes no time from a request with a time limit.
         assert!(!operations().is_empty());
         let gate = Arc::new(Notify::new());
         let spec = |name: &'static str, phase| {
@@ -273,7 +274,7 @@ impl World {
                     ))
                 },
             ))
-            // Nobody can tell whether the first attempt took effect.
+            // The outcome of the first attempt is unknown.
             .step(effect(
                 spec("doubtful", Phase::Delivery),
                 |context, _: Value| async move {
@@ -348,7 +349,7 @@ impl World {
                 "both",
                 principal("both", vec![organization, other], &Scope::ALL),
             );
-        // For each scope one that has all others.
+        // For each scope, add a token that has all other scopes.
         let tokens = Scope::ALL.into_iter().fold(tokens, |tokens, missing| {
             let scopes: Vec<_> = Scope::ALL.into_iter().filter(|it| *it != missing).collect();
             let name = format!("without {missing}");
@@ -381,7 +382,7 @@ impl World {
         world
     }
 
-    /// Stores a workflow of these nodes.
+    /// Stores a workflow with these nodes.
     pub(crate) async fn put(&self, id: WorkflowId, nodes: Value) {
         let draft =
             serde_json::from_value(json!({"name": "Test", "nodes": nodes})).expect("readable");
@@ -391,7 +392,7 @@ impl World {
             .expect("valid");
     }
 
-    /// The answer's head, which must be documented; its body is read, or not, by the caller.
+    /// Sends a request and checks the answer's head. The test may read the body, which is not checked.
     pub(crate) async fn open(&self, call: Call) -> Response {
         self.opened(call).await.0
     }
@@ -404,7 +405,7 @@ impl World {
         (response, schema)
     }
 
-    /// The answer, which must be a documented one.
+    /// Sends a request, reads the whole answer, and checks it against the OpenAPI document.
     pub(crate) async fn send(&self, call: Call) -> Answer {
         let what = format!("{} {}", call.method, call.path);
         let head = call.method == "HEAD";
@@ -426,7 +427,7 @@ impl World {
             .await
     }
 
-    /// Starts a run of these nodes and gives its path.
+    /// Starts an execution of these nodes and returns its path.
     pub(crate) async fn start(&self, nodes: Value) -> String {
         let workflow = WorkflowId::new();
         self.put(workflow, nodes).await;
@@ -441,17 +442,17 @@ impl World {
         )
     }
 
-    /// The invitations to approve that went out.
+    /// The invitations that were sent to approvers.
     pub(crate) fn invitations(&self) -> Vec<Invitation> {
         self.inbox.all()
     }
 
-    /// Waits until the run has an event of this type.
+    /// Waits until the execution has an event of this type.
     pub(crate) async fn until(&self, path: &str, event_type: &str) {
         self.until_count(path, event_type, 1).await;
     }
 
-    /// Waits until the run has as many events of this type.
+    /// Waits until the execution has `count` events of this type.
     pub(crate) async fn until_count(&self, path: &str, event_type: &str, count: usize) {
         self.until_events(path, count, event_type, |event| {
             event.event_type() == event_type
@@ -459,7 +460,7 @@ impl World {
         .await;
     }
 
-    /// Waits until as many events of the run fit.
+    /// Waits until `fits` is true for `count` events of the execution.
     pub(crate) async fn until_events(
         &self,
         path: &str,
@@ -492,7 +493,7 @@ impl World {
             .expect("it happens");
     }
 
-    /// A run that has completed.
+    /// Starts an execution, waits until it has completed, and returns its path.
     pub(crate) async fn completed(&self) -> String {
         let path = self
             .start(json!([{"id": "a", "type": "echo", "params": {"in": "{{trigger.deal}}"}}]))
@@ -502,7 +503,8 @@ impl World {
     }
 }
 
-/// What two runs of a test have in common: ids, hashes and times by their order of appearance.
+/// Replaces the values that differ each time a test runs: ids by numbers in order of appearance, and
+/// hashes, times and durations by fixed texts.
 pub(crate) fn scrubbed(value: &Value) -> Value {
     fn walk(value: &Value, ids: &mut Vec<String>) -> Value {
         match value {

@@ -1,5 +1,5 @@
-//! Who may not, on every operation of the document: an operation that is new fails these tests
-//! until it has its case in `operation_cases`.
+//! Every operation of the OpenAPI document refuses callers without the right credentials, scope or
+//! organization. A new operation fails these tests until it has its case in `operation_cases`.
 
 use docg_core::prelude::*;
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::{
     support::{Call, World},
 };
 
-/// The operations that need a caller, with the scope that each needs.
+/// The operations that need bearer credentials, each with the scope that it needs.
 fn guarded() -> Vec<(Operation, &'static str)> {
     let all = operations();
     let guarded: Vec<_> = all
@@ -91,7 +91,7 @@ async fn an_organization_outside_the_credentials_is_refused_and_one_of_several_m
 async fn what_belongs_to_another_organization_is_not_found() {
     let cases = Cases::new().await;
     let mut operations = guarded();
-    // Last: it gives the strangers something of their own under this id.
+    // Call `putWorkflow` last: it gives the other organization a workflow with the same id.
     operations.sort_by_key(|(operation, _)| operation.id() == "putWorkflow");
     for (operation, _) in operations {
         let other = cases.world.other.to_string();
@@ -104,7 +104,7 @@ async fn what_belongs_to_another_organization_is_not_found() {
         ];
         for call in strangers {
             match operation.id() {
-                // An id belongs to its organization: this makes another workflow.
+                // Workflow ids are separate for each organization, so this creates another workflow.
                 "putWorkflow" => {
                     let made = cases.world.send(call).await;
                     assert!(made.status.is_success(), "{}", made.text);
@@ -115,7 +115,7 @@ async fn what_belongs_to_another_organization_is_not_found() {
                     let own = Call::new("DELETE", cases.path(operation)).token("stranger");
                     assert_eq!(cases.world.send(own).await.status.as_u16(), 204);
                 }
-                // The stream of an organization is the reader's own, and has no end.
+                // The reader gets the stream of their own organization. It never ends, so only open it.
                 "streamExecutions" => {
                     assert_eq!(cases.world.open(call).await.status().as_u16(), 200);
                 }

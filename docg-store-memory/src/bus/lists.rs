@@ -20,9 +20,10 @@ use uuid::Uuid;
 
 use crate::{config::BusConfig, hash::IdMap, weight};
 
-/// The streams that are or were read. Others are not kept, because only a stream gives out positions.
+/// The organization streams that are or were read. Events of other organizations are not kept: without a
+/// stream, no reader has a position from which to continue.
 pub(super) struct Lists {
-    /// Distinguishes this bus's positions from those before a restart.
+    /// Part of each position, so that positions from before a restart are rejected.
     instance: Uuid,
     lists: Mutex<Tenants>,
     /// False until the first stream is read, so that publishing can skip the lock.
@@ -82,7 +83,8 @@ impl Lists {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes on an event that was not published before.
+    /// Adds an event to its organization's stream, if the stream is kept, and sends it to live readers. The
+    /// caller passes each event only once.
     pub(super) fn publish(&self, event: &Arc<Event>, config: &BusConfig) {
         if !event.data.is_for_lists() || !self.is_read.load(Ordering::Acquire) {
             return;

@@ -30,9 +30,9 @@ const MAX_SHARDS: usize = 16;
 
 /// A bus that carries events and wake-ups within this process.
 ///
-/// It keeps the latest events of each execution, so that a later reader misses nothing. If the bus
-/// has no events of an execution, a reader gets only the events published from then on. If these do not
-/// follow the reader's last event, its stream ends with `TooOld`.
+/// It keeps the latest events of each execution, so that a later reader misses nothing. If the bus has no
+/// events of an execution, a reader gets only the events published from then on. If these events do not
+/// follow the last event that the reader has, the reader's stream ends with `TooOld`.
 pub struct MemoryBus {
     config: BusConfig,
     shards: Box<[Mutex<Rings>]>,
@@ -58,7 +58,8 @@ impl MemoryBus {
     /// Makes a bus without events.
     #[must_use]
     pub fn new(config: BusConfig) -> Self {
-        // Few rings need few locks; with one shard, the oldest ring of the shard is the oldest of all.
+        // Few rings need few locks. Small bounds get one shard, so that the ring that is dropped is the
+        // oldest of all.
         let shards = (config.max_executions / 256).clamp(1, MAX_SHARDS);
         let rings_each = config.max_executions.div_ceil(shards);
         let bytes_each = config.max_bytes / 2 / shards;

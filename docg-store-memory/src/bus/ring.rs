@@ -7,7 +7,7 @@ use docg_core::{event::Event, ids::ExecutionId, ports::BusError};
 use super::subscription::{Subscriber, Subscription};
 use crate::{hash::IdMap, weight};
 
-/// The rings of a shard. The rings without recent events make room for new ones.
+/// The rings of a shard. If the shard is full, rings without recent events make room for new ones.
 pub(super) struct Rings {
     rings: IdMap<ExecutionId, Ring>,
     /// The id of every ring once, oldest first.
@@ -38,7 +38,7 @@ pub(super) enum Publication {
     New,
     /// The event was published before.
     Known,
-    /// The ring has the events up to `head`, and needs those from `from` on before this one.
+    /// The ring has the events up to `head`, and needs the events from `from` on before the published one.
     Behind {
         head: u64,
         from: u64,
@@ -56,8 +56,8 @@ impl Rings {
         }
     }
 
-    /// Adds an event to its ring and passes it on, if it is the next one. If `restores`, an empty ring may
-    /// start with any event.
+    /// If the event is the next one of its execution, adds it to the ring and sends it to live readers. If
+    /// `restores` is true, an empty ring may start with any event.
     pub(super) fn take(&mut self, event: &Arc<Event>, max: usize, restores: bool) -> Publication {
         let ring = self.of(event.execution_id);
         let before = ring.bytes;
@@ -89,7 +89,7 @@ impl Rings {
         }
     }
 
-    /// The ring of an execution. If there is none, a new one is made, in place of an old one if necessary.
+    /// The ring of an execution. A missing ring is made, in place of an old one if necessary.
     pub(super) fn of(&mut self, execution: ExecutionId) -> &mut Ring {
         if !self.rings.contains_key(&execution) {
             self.make_room();
@@ -98,7 +98,7 @@ impl Rings {
         self.rings.entry(execution).or_default()
     }
 
-    /// Drops the oldest ring that has no readers and was quiet since it was last considered. If every ring
+    /// Drops the oldest ring that has no readers and got no event since it was last considered. If every ring
     /// is read, none is dropped.
     fn make_room(&mut self) {
         // Two rounds at most: the first clears the `is_active` marks.
@@ -124,13 +124,13 @@ impl Rings {
 }
 
 impl Ring {
-    /// Adds an event and passes it on, if it is the next one.
+    /// If the event is the next one, adds it to the ring and sends it to live readers.
     fn publish(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if event.seq <= self.head {
             return Publication::Known;
         }
         if event.seq > self.head + 1 {
-            // An empty ring needs only as much of the past as it can keep.
+            // An empty ring needs only as many earlier events as it can keep.
             let reach = event.seq.saturating_sub(max as u64).max(1);
             let head = self.head;
             let from = if head > 0 { head + 1 } else { reach };

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 /// The half of a live reader that the ring holds.
 pub(super) struct Subscriber {
     live: mpsc::Sender<Arc<Event>>,
-    /// The last event that was sent to the reader or is in its replay.
+    /// The `seq` of the last event that was sent to the reader or is in its replay.
     sent: u64,
     cut_off: Arc<OnceLock<BusError>>,
 }
@@ -52,7 +52,7 @@ impl Subscriber {
         )
     }
 
-    /// Passes an event on. Returns `false` if the reader is gone or cut off.
+    /// Sends an event to the reader. Returns `false` if the reader is gone or cut off.
     pub(super) fn send(&mut self, event: &Arc<Event>) -> bool {
         if event.seq <= self.sent {
             return true;
@@ -69,7 +69,7 @@ impl Subscriber {
         } else {
             BusError::TooOld { after: self.sent }
         };
-        // Set before the sender is dropped, because the reader checks it when the channel ends.
+        // Set the reason before the sender is dropped, because the reader looks for it when the channel ends.
         let _ = self.cut_off.set(reason);
         false
     }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::weight;
 
-/// One execution: the part that never changes, and the rest behind its lock.
+/// One execution: fields that never change, and the changing rest behind a lock.
 pub(super) struct Entry {
     pub(super) id: ExecutionId,
     pub(super) organization: OrganizationId,
@@ -47,9 +47,9 @@ pub(super) struct Run {
     steps: Vec<Step>,
     /// The values taken out of `inputs` and `steps`, once the execution has ended.
     packed: Option<Packed>,
-    /// Oldest first; the last is the current one.
+    /// Oldest first; the last request is the current one.
     pub(super) signatures: Vec<SignatureRequest>,
-    /// Oldest first; the last is the current one.
+    /// Oldest first; the last approval is the current one.
     pub(super) approvals: Vec<Approval>,
     pub(super) events: Vec<Arc<Event>>,
     pub(super) logs: Vec<Arc<LogEntry>>,
@@ -61,15 +61,15 @@ pub(super) struct Run {
     /// True if the execution is in its shard's list of those that may have unpublished events.
     pub(super) listed_unpublished: bool,
     pub(super) held: Option<Held>,
-    /// True if the current lease is a takeover: the previous holder had not released it.
+    /// True if the current lease is a takeover: the previous holder had not released its lease.
     pub(super) taken_over: bool,
     /// The number of takeovers in a row since the last progress.
     pub(super) takeovers: u32,
     fence: u64,
     has_ended: bool,
-    /// The time from which it needs a worker, while nobody holds it.
+    /// The time from which the execution needs a worker, while none holds it.
     due: Option<Timestamp>,
-    /// Counts the changes of its place in the queue.
+    /// Counts the changes of the execution's place in the queue.
     pub(super) generation: u64,
     /// True if the execution was purged. A caller that still has the entry must not use it.
     pub(super) gone: bool,
@@ -94,7 +94,7 @@ pub(super) struct Held {
     pub(super) worker: WorkerId,
     pub(super) fence: u64,
     pub(super) until: Timestamp,
-    /// The expiry that the queue knows.
+    /// The expiry that the queue has recorded. A renewal does not update the queue.
     queued_until: Timestamp,
     /// True if the lease has expired and the execution is due again. Until a takeover, its holder may still
     /// commit.
@@ -248,7 +248,7 @@ impl Run {
         self.events.len() as u64
     }
 
-    /// The time of the end, if the execution has ended.
+    /// The time when the execution ended, if it has ended.
     pub(super) fn ended_at(&self) -> Option<Timestamp> {
         let execution = &self.execution;
         let end = execution.completed_at.unwrap_or(execution.updated_at);
@@ -301,8 +301,9 @@ impl Run {
         }
     }
 
-    /// Extends the lease if it would expire earlier. Returns `true` if the caller must update the queue.
-    /// A later expiry needs no update, because the queue asks again at the expiry that it knows.
+    /// Extends the lease if it would expire earlier than `until`. Returns `true` if the caller must update
+    /// the queue. A lease that has not lapsed needs no update: the store checks it again at the expiry that
+    /// the queue has recorded.
     pub(super) fn hold_until(&mut self, until: Timestamp) -> bool {
         let Some(held) = &mut self.held else {
             return false;
@@ -316,13 +317,14 @@ impl Run {
         lapsed
     }
 
-    /// Ends the lease; the execution is due at `due`. The caller updates the queue.
+    /// Ends the lease. The execution needs its next worker at `due`; if `None`, it needs none. The caller
+    /// updates the queue.
     fn end_lease(&mut self, due: Option<Timestamp>) {
         self.held = None;
         self.due = due;
     }
 
-    /// Returns `at` if the execution needs a worker. An ended one needs a worker only for its inbox.
+    /// Returns `at` if the execution needs a worker. An ended execution needs one only to empty its inbox.
     fn wants_from(&self, at: Timestamp) -> Option<Timestamp> {
         (!self.is_over()).then_some(at)
     }
@@ -336,7 +338,7 @@ impl Run {
         self.end_lease(self.wants_from(now));
     }
 
-    /// Makes the execution due if its lease has expired; else corrects the expiry that the queue knows.
+    /// Makes the execution due if its lease has expired; else corrects the expiry recorded for the queue.
     pub(super) fn lapse(&mut self, now: Timestamp) {
         let Some(held) = &mut self.held else { return };
         if held.until <= now {
@@ -352,7 +354,7 @@ impl Run {
         self.settled.contains(&signal) || self.inbox.iter().any(|known| known.id == signal)
     }
 
-    /// Makes the execution due no later than `at`, if nobody holds it. Returns `true` if the caller must
+    /// Makes the execution due no later than `at`, if no worker holds it. Returns `true` if the caller must
     /// update the queue.
     pub(super) fn due_by(&mut self, at: Timestamp) -> bool {
         if self.held.as_ref().is_some_and(|held| !held.lapsed) {
@@ -454,7 +456,8 @@ impl Run {
             }
         }
         self.weight.rows += weight::rows(&commit.events, &commit.logs, &commit.audit);
-        // Room for two events and a status change of each step, and one log entry and audit row.
+        // The expected rows: two events and a status change for each step, one log entry and audit row, and
+        // a few rows of the execution itself.
         let steps = self.steps.len();
         append(&mut self.events, commit.events, 3 * steps + 8);
         append(&mut self.logs, commit.logs, steps + 3);
@@ -507,8 +510,8 @@ impl Run {
     }
 }
 
-/// Appends a commit's rows. Growing copies them, so the first call reserves room for the `expected`
-/// number of rows of an execution without failures.
+/// Appends a commit's rows. A growing vector copies its rows, so the first call reserves memory for the
+/// `expected` number of rows of an execution without failures.
 fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
     let needed = rows.len() + more.len();
     if needed > rows.capacity() && needed <= expected {
@@ -517,7 +520,8 @@ fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
     rows.extend(more);
 }
 
-/// Checks that the first records of an execution start their sequences and match its heads.
+/// Checks that a new execution's events, log entries and audit rows are numbered from 1, and that `heads`
+/// names the last number of each.
 pub(super) fn check_new(run: &NewExecution) -> Result<(), String> {
     let none = Lengths {
         events: 0,
@@ -527,7 +531,7 @@ pub(super) fn check_new(run: &NewExecution) -> Result<(), String> {
     none.check(&run.state.execution, &run.events, &run.logs, &run.audit)
 }
 
-/// The lengths of an execution's sequences.
+/// The numbers of stored events, log entries and audit rows of an execution.
 struct Lengths {
     events: usize,
     logs: usize,
@@ -535,7 +539,8 @@ struct Lengths {
 }
 
 impl Lengths {
-    /// Checks that new records follow the stored ones without a gap, and that the heads count them.
+    /// Checks that new records follow the stored ones without a gap, and that `heads` names the last number
+    /// of each kind.
     fn check(
         &self,
         execution: &Execution,

@@ -1,4 +1,4 @@
-//! [`ExecutionStore`] for the store: all changes of executions.
+//! [`ExecutionStore`] for the memory store: all changes of executions.
 
 use std::{
     ops::Bound,
@@ -27,8 +27,8 @@ use super::{
     storable,
 };
 
-/// The size in bytes up to which a signal is accepted even if the store is full. A cancel or an approval
-/// is small, and lets executions end, which makes room.
+/// The size in bytes up to which a signal is accepted even if the store is full. Cancels and approvals are
+/// small; they let executions end, and ended executions can be deleted.
 const SMALL_SIGNAL: usize = 16 * 1024;
 
 #[async_trait]
@@ -42,7 +42,7 @@ impl ExecutionStore for MemoryStore {
             room?;
             return self.insert(run);
         };
-        // Hold the lock until the execution is stored, so that a second call with the key finds it.
+        // Hold the lock until the execution is stored, so that a second call with the same key finds it.
         let mut keys = self.keys(organization, &idempotency.key);
         let key = (organization, idempotency.key.into_boxed_str());
         if let Some((fingerprint, id)) = keys.get(&key) {
@@ -260,7 +260,8 @@ impl ExecutionStore for MemoryStore {
     ) -> Result<Vec<Unpublished>, StoreError> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            // Take the list out while the entries are examined, because their locks come before the list's.
+            // Take the list out while the entries are examined: an entry's lock must be taken before the
+            // list's.
             let listed = std::mem::take(
                 &mut *shard
                     .unpublished
@@ -340,11 +341,11 @@ impl MemoryStore {
         let lists = self.tenant_or_new(run.state.execution.organization_id);
         let claim = run.claim;
         if claim.is_some() {
-            // Expired leases do not count towards the organization's share.
+            // Expired leases do not count towards the organization's share of leases.
             self.expire_leases(run.state.execution.created_at);
         }
         let entry = Arc::new(Entry::new(run, types, lists));
-        // Lock the entry before it can be found, so that readers wait until it is complete.
+        // Lock the entry before other calls can find it, so that readers wait until it is complete.
         let mut guard = entry.lock();
         let run = &mut *guard;
         {
@@ -428,7 +429,8 @@ impl MemoryStore {
                 let lease = run.lease(id, worker, ask.lease_until);
                 claim.claimed.push(claimed(&entry, &run, lease));
             } else {
-                // The execution changed after it was taken from its line, and the change has requeued it.
+                // The execution changed after the claim took it from the queue, and the change has requeued
+                // it.
                 claim.next_due = Some(ask.now);
             }
         }
@@ -503,8 +505,8 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Deletes the executions that ended first, until `more` executions and `bytes` fit. Use it only for new
-    /// things: a commit must not delete the execution that it ends before its caller has read it.
+    /// Deletes the executions that ended first, until `more` executions and `bytes` fit. Call it only before
+    /// adding a new thing: a commit must not delete the execution that it ends before its caller has read it.
     pub(super) fn make_room(
         &self,
         operation: &'static str,
@@ -546,12 +548,13 @@ impl MemoryStore {
             ended.first().copied()
         });
         let oldest = firsts.min();
-        // If its inbox is not empty yet, it has to stay, and the next one is deleted.
+        // An execution whose inbox is not empty has to stay; then delete the next one.
         oldest.is_some_and(|(_, id)| self.remove(id, Timestamp::MAX))
             || self.remove_ended(Timestamp::MAX, 1) > 0
     }
 
-    /// True if an execution may still have unpublished events. Adds it to `found` if it was asked for.
+    /// True if an execution may still have unpublished events. If it was last updated before `before`, adds
+    /// it to `found`.
     fn is_unpublished(
         &self,
         id: ExecutionId,

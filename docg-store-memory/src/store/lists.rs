@@ -1,7 +1,7 @@
 //! An organization's executions, newest first, in total and by workflow, each by status.
 //!
-//! A change of status is a move between two sets; only the sets of ended executions are large. A list
-//! without a status filter is merged from the twelve sets.
+//! A change of status moves an execution between two sets; only the sets of ended executions are large. A
+//! list without a status filter is merged from the sets of all twelve statuses.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,7 +14,7 @@ use docg_core::{
     time::Timestamp,
 };
 
-/// The sort key of lists.
+/// The sort key of lists: the time of creation and the id.
 pub(super) type ListKey = (Timestamp, ExecutionId);
 
 #[derive(Default)]

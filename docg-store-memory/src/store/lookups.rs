@@ -13,7 +13,7 @@ use crate::hash::IdMap;
 #[derive(Default)]
 pub(super) struct Lookups {
     requests: IdMap<SignatureRequestId, ExecutionId>,
-    /// By provider, then by the provider's envelope id.
+    /// Keyed by provider, then by the provider's envelope id.
     envelopes: HashMap<String, HashMap<String, (ExecutionId, SignatureRequestId)>>,
     tokens: HashMap<[u8; 32], (ExecutionId, ApprovalId)>,
 }

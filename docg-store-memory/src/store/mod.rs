@@ -78,7 +78,7 @@ struct Shard {
     entries: RwLock<IdMap<ExecutionId, Arc<Entry>>>,
     /// The ended executions, by the time of their end.
     ended: Mutex<BTreeSet<(Timestamp, ExecutionId)>>,
-    /// Executions that may have unpublished events. A query removes those that have none.
+    /// Executions that may have unpublished events. A query for them removes those that have none.
     unpublished: Mutex<Vec<ExecutionId>>,
 }
 
@@ -131,7 +131,7 @@ impl MemoryStore {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Updates the total size after something changed its size.
+    /// Updates the total size after an item's size changed from `before` to `now` bytes.
     fn reweigh(&self, before: usize, now: usize) {
         if now >= before {
             self.bytes.fetch_add(now - before, Ordering::Relaxed);
@@ -147,7 +147,8 @@ impl MemoryStore {
     }
 
     fn shard(&self, id: ExecutionId) -> &Shard {
-        // The last byte is random in a UUIDv7, and test ids count in it.
+        // Ids are spread over the shards by their last byte. It is random in a UUIDv7, and test ids count in
+        // it.
         &self.shards[usize::from(id.0.as_bytes()[15]) % SHARDS]
     }
 
@@ -204,7 +205,7 @@ impl MemoryStore {
         );
     }
 
-    /// Adds the execution to those that may have unpublished events, if it has any.
+    /// If the execution has unpublished events, adds it to its shard's list of executions that may have some.
     fn list_unpublished(&self, entry: &Entry, run: &mut Run) {
         if !run.listed_unpublished && run.published < run.head() {
             run.listed_unpublished = true;

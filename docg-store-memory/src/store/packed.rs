@@ -1,5 +1,5 @@
-//! The data of an ended execution, as texts. It is seldom read again, and a small JSON object takes
-//! ten times as much memory as a value.
+//! The data of an ended execution, as texts. It is seldom read again, and a small JSON object takes ten times
+//! as much memory when parsed.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Packed {
         Arc::make_mut(inputs).trigger_data = Arc::default();
         let outputs = steps.iter_mut().map(|step| {
             let output = JsonText::from(&*step.output.take()?);
-            // Most outputs equal the value shown, so both share one text.
+            // Most outputs equal the value shown to readers, so both share one text.
             Some(match &step.data_out {
                 Some(shown) if *shown == output => shown.clone(),
                 _ => output,

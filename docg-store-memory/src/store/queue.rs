@@ -1,13 +1,14 @@
 //! The queue of executions that need a worker or are leased.
 //!
-//! It contains no others, so an ended execution costs nothing. It has a level for each priority. In a
-//! level, each organization has its own lines, ordered by time, and the organizations take turns, so a
-//! flood of executions delays only its own organization. An organization whose first execution is not
-//! due yet is kept apart by that time, so that a claim examines only due executions.
+//! Other executions are not in the queue, so an ended one costs nothing here. The queue has a level for each
+//! priority. In a level, each organization has its own lines, ordered by time, and the organizations take
+//! turns, so a flood of executions delays only its own organization. Organizations whose first execution is
+//! not due yet are kept in a separate set, ordered by that time, so that a claim examines only due
+//! executions.
 //!
-//! An execution's entry, under its own lock, determines its place here; each change increments the entry's
-//! `generation`. A claim takes executions from the queue without their locks, and then drops those whose
-//! entry has changed meanwhile.
+//! An execution's entry, under its own lock, determines the execution's place in the queue. Each change of
+//! the place increments the entry's `generation`. A claim takes executions from the queue without their
+//! locks, and then drops those whose entry has changed meanwhile.
 
 use std::{
     cmp::Reverse,
@@ -32,7 +33,7 @@ pub(super) type Left = (Timestamp, ExecutionId, OrganizationId);
 /// An execution's place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
-    /// No place: only a signal can make it due, or nothing.
+    /// No place in the queue: the execution needs no worker, or only a signal can make it due.
     Nothing,
     /// In a line, due from `at` on.
     Worker {
@@ -44,7 +45,7 @@ pub(super) enum Want {
     Leased { until: Timestamp },
 }
 
-/// A claim of due executions.
+/// A worker's request for due executions.
 pub(super) struct Ask<'a> {
     pub(super) now: Timestamp,
     pub(super) lease_until: Timestamp,
@@ -54,13 +55,13 @@ pub(super) struct Ask<'a> {
     pub(super) allowed: &'a [bool],
 }
 
-/// The executions that a claim took. They count as leased already.
+/// The executions that a claim took. The queue counts them as leased already.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// Each execution with its generation in the line.
+    /// Each execution, with its generation when the queue gave it out.
     pub(super) executions: Vec<(ExecutionId, u64)>,
     pub(super) next_due: Option<Timestamp>,
-    /// True if an execution was left only because its organization has its share of leases.
+    /// True if a due execution was left only because its organization has its full share of leases.
     pub(super) held_back: bool,
 }
 
@@ -70,7 +71,8 @@ pub(super) struct DueQueue {
     levels: BTreeMap<Reverse<i16>, Level>,
     leases: BTreeSet<Slot>,
     leased: IdMap<OrganizationId, usize>,
-    /// Organizations for which a claim was held back since one of their leases was last released.
+    /// Organizations whose executions a claim has held back because of their share. An organization is
+    /// removed when it releases a lease.
     awaited: IdSet<OrganizationId>,
     turn: u64,
 }
@@ -78,9 +80,9 @@ pub(super) struct DueQueue {
 struct Place {
     generation: u64,
     organization: OrganizationId,
-    /// The time when it is due, or its lease expires.
+    /// The time when the execution is due, or its lease expires.
     at: Timestamp,
-    /// `None` while it is leased.
+    /// `None` while the execution is leased.
     line: Option<(i16, TypeSet)>,
 }
 
@@ -90,13 +92,13 @@ struct Level {
     tenants: IdMap<OrganizationId, Tenant>,
     /// Organizations that may have a due execution, by their turn.
     ready: BTreeSet<(u64, OrganizationId)>,
-    /// Organizations without a due execution, by the time of their first one.
+    /// Organizations without a due execution, by the time of their first execution.
     later: BTreeSet<(Timestamp, OrganizationId)>,
 }
 
 /// One organization's executions of one priority.
 struct Tenant {
-    /// One line per set of node types; none is empty.
+    /// One line per set of node types; no line is empty.
     lines: Vec<(TypeSet, BTreeSet<Slot>)>,
     /// The earliest time in all lines.
     first: Timestamp,
@@ -105,7 +107,7 @@ struct Tenant {
 }
 
 impl DueQueue {
-    /// Moves an execution to its place, from wherever it was.
+    /// Moves an execution from its previous place, if any, to the place that it wants.
     pub(super) fn place(
         &mut self,
         id: ExecutionId,
@@ -152,8 +154,8 @@ impl DueQueue {
         );
     }
 
-    /// Executions whose lease has expired as far as the queue knows. Only the entry knows for sure, because
-    /// a renewal does not update the queue.
+    /// Executions whose lease has expired by the queue's record. A renewal does not update the queue, so the
+    /// caller asks the execution's entry.
     pub(super) fn run_out(&self, now: Timestamp) -> Vec<ExecutionId> {
         self.leases
             .iter()
@@ -239,14 +241,14 @@ impl DueQueue {
         taken
     }
 
-    /// True if a claim was held back until this organization releases a lease. Only the first call
-    /// returns true.
+    /// True if a claim held back executions of this organization since the last call. The caller has released
+    /// one of its leases, and a worker may claim again.
     pub(super) fn is_share_awaited(&mut self, organization: OrganizationId) -> bool {
         self.awaited.remove(&organization)
     }
 
-    /// Executions due before `before` that a worker cannot run, by their set of node types. The longest due
-    /// come first, at most [`Unserved::MOST`] per set.
+    /// Executions due before `before` that a worker cannot run, by their set of node types. Those that have
+    /// been due longest come first, at most [`Unserved::MOST`] per set.
     pub(super) fn left(&self, allowed: &[bool], before: Timestamp) -> BTreeMap<TypeSet, Vec<Left>> {
         let mut left: BTreeMap<_, Vec<Left>> = BTreeMap::new();
         let tenants = self.levels.values().flat_map(|level| &level.tenants);
@@ -362,7 +364,8 @@ impl Level {
         }
     }
 
-    /// Moves the organizations that have a due execution by now into `ready`, behind the waiting ones.
+    /// Moves the organizations that now have a due execution into `ready`, behind those that wait for their
+    /// turn.
     fn promote(&mut self, now: Timestamp, turn: &mut u64) {
         while let Some(&(first, organization)) = self.later.first()
             && first <= now
@@ -376,7 +379,8 @@ impl Level {
         }
     }
 
-    /// Puts an organization after its turn at the end, or removes it if it has nothing left.
+    /// After an organization's turn, puts it at the end of `ready`, or removes it if it has no executions
+    /// left.
     fn served(&mut self, organization: OrganizationId, its_turn: u64, turn: &mut u64) {
         self.ready.remove(&(its_turn, organization));
         let Some(tenant) = self.tenants.get_mut(&organization) else {

@@ -1,4 +1,4 @@
-//! [`ExecutionReader`] for the store: reads of executions and their records.
+//! [`ExecutionReader`] for the memory store: reads of executions and their records.
 
 use std::sync::{Arc, PoisonError};
 

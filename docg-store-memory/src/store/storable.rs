@@ -14,7 +14,7 @@ use serde::Serialize;
 /// The reason why a value cannot be stored, if there is one.
 type Fault = Option<Unstorable>;
 
-/// Turns a fault into an error.
+/// Returns an error if there is a fault.
 pub(super) fn refuse(operation: &'static str, fault: Fault) -> Result<(), StoreError> {
     match fault {
         Some(fault) => {
@@ -25,7 +25,7 @@ pub(super) fn refuse(operation: &'static str, fault: Fault) -> Result<(), StoreE
     }
 }
 
-/// Checks a record that has no [`JsonText`] in it, or is rare.
+/// Checks a record by its JSON form. Used for records without [`JsonText`], and for rare records.
 pub(super) fn of_record(record: &impl Serialize) -> Fault {
     Unstorable::of_record(record, MAX_STORED_DEPTH)
 }

@@ -1,4 +1,4 @@
-//! Tests of a property that only this store has: ended executions cost the queue nothing.
+//! Tests of a property that only the memory store has: ended executions take no place in its queue.
 
 use std::sync::Arc;
 

@@ -15,7 +15,8 @@ use docg_core::{
 use super::{MemoryStore, storable};
 use crate::weight;
 
-/// The number of entries that starts the first sweep; each next one starts at twice the remaining number.
+/// The number of entries that starts the first sweep of expired ones. Each later sweep starts at twice the
+/// number that remained.
 const FIRST_SWEEP: usize = 1_024;
 
 #[derive(Default)]
@@ -23,7 +24,7 @@ pub(super) struct TtlEntries {
     facts: HashMap<TtlKey, TtlEntry>,
     sweep_at: usize,
     weight: usize,
-    /// The latest time that a caller passed; `replace` passes none.
+    /// The latest time that a caller passed as the current one; `replace` passes none.
     now: Option<Timestamp>,
 }
 
@@ -35,7 +36,8 @@ impl TtlStore for MemoryStore {
         now: Timestamp,
     ) -> Result<Option<TtlEntry>, StoreError> {
         check(&entry, "remember")?;
-        // Delete ended executions before taking any lock. If that fails, expired entries make room.
+        // Delete ended executions before taking any lock. If that frees too little, expired entries are
+        // deleted below.
         let _ = self.make_room("remember", 0, 1);
         let mut ttl = self.ttl();
         ttl.now = ttl.now.max(Some(now));

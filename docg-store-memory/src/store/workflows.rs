@@ -30,12 +30,14 @@ struct Tenant {
 #[derive(Default)]
 struct Versions {
     latest: u32,
-    /// The current version; `None` once the workflow is deleted. `latest` counts on after that.
+    /// The current version; `None` once the workflow is deleted. A later version still gets the number after
+    /// `latest`.
     current: Option<Arc<Workflow>>,
 }
 
 impl Versions {
-    /// The size of the current version, in bytes. Earlier versions stay only as long as their executions.
+    /// The size of the current version, in bytes. Earlier versions are kept only by their executions, so they
+    /// do not count.
     fn weight(&self) -> usize {
         self.current.as_deref().map_or(0, weight::record)
     }

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::World;
 
 impl World {
-    /// Runs these lines of PL/pgSQL before each new checkpoint is stored.
+    /// Makes the database run `look`, lines of PL/pgSQL, before it stores a new checkpoint.
     async fn before_each_checkpoint(&self, look: &str) {
         let sql = format!(
             "CREATE SEQUENCE public.looks;
@@ -77,7 +77,7 @@ async fn an_organization_that_cannot_be_signed_for_holds_up_no_other() {
 async fn an_organization_whose_chains_move_all_the_time_is_signed_for_once_a_round() {
     let world = World::new().await;
     world.execution().await;
-    // By the time a checkpoint is stored, a chain has grown again.
+    // Make all chains look as if they had grown again by the time a checkpoint is stored.
     let moves = "CREATE FUNCTION public.moves() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN UPDATE docg.executions SET checkpointed = 0; RETURN NULL; END $$;
         CREATE TRIGGER moves AFTER INSERT ON docg.audit_checkpoints
@@ -96,7 +96,7 @@ async fn an_organization_whose_chains_move_all_the_time_is_signed_for_once_a_rou
 async fn a_checkpoint_that_another_process_was_ahead_of_is_made_of_what_is_left() {
     let world = World::new().await;
     world.execution().await;
-    // A rollback does not reset a sequence.
+    // The first two attempts fail. The sequence counts them, because a rollback does not reset it.
     world
         .before_each_checkpoint(
             "IF nextval('public.looks') < 3 THEN RAISE unique_violation; END IF;",
@@ -119,7 +119,7 @@ async fn rows_that_no_checkpoint_covers_are_counted() {
 
 #[tokio::test]
 async fn a_checkpoint_shows_what_a_chain_alone_cannot() {
-    // A tail that was cut together with its head, and a chain that was removed completely.
+    // Each forgery leaves only chains that verify: it cuts a chain's end with its head, or removes a chain.
     for forgery in [
         "WITH cut AS (DELETE FROM docg.audit_events WHERE seq > 2)
          UPDATE docg.executions e SET audit_seq = 2, audit_hash = a.hash

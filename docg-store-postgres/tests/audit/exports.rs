@@ -26,7 +26,7 @@ async fn an_export_verifies_without_a_database_and_any_change_shows() {
             .map(|(_, line)| *line)
             .collect();
         let report = verify_audit_export(without.join("\n").as_bytes(), &trusted);
-        // A checkpoint that is left out leaves no trace in the rest.
+        // Only a checkpoint can be left out unnoticed, because no other line refers to it.
         let shows = !line.contains(r#""record":"checkpoint""#);
         assert_eq!(
             !report.expect("can be read").is_valid(),
@@ -48,7 +48,7 @@ async fn an_export_verifies_without_a_database_and_any_change_shows() {
         let report = verify_audit_export(export.replacen(from, to, 1).as_bytes(), &trusted);
         assert!(!report.expect("can be read").is_valid(), "{from} -> {to}");
     }
-    // The heading is not signed, so it excuses nothing.
+    // The heading is not signed. With a changed heading, a missing chain is still reported.
     let renamed = format!(
         "{}\n{}",
         lines[0].replace("organization", "execution"),
@@ -96,7 +96,7 @@ async fn exports_of_several_organizations_verify_together_and_by_execution() {
     assert_eq!((report.chains, report.is_valid()), (1, true));
     assert_eq!(report.head.map(|(seq, _)| seq), Some(4));
     assert_eq!(of(ExecutionId::new(), &export).chains, 0);
-    // A change to one chain is no fault of another, and a missing chain is reported.
+    // A chain that lacks its rows is reported as a fault of that chain, and not of another.
     let rows_of = |line: &&str| line.contains(&ids[2].to_string()) && !line.contains("checkpoint");
     let without: Vec<&str> = export.lines().filter(|line| !rows_of(line)).collect();
     let without = without.join("\n");

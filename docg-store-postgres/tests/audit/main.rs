@@ -1,4 +1,4 @@
-//! Attempts to change the audit trail, on a real server.
+//! Attempts to change the audit trail, on a real PostgreSQL server.
 
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
@@ -74,8 +74,8 @@ impl World {
         made.expect("signs").expect("something has moved")
     }
 
-    /// Purges executions that ended before `before`, then the audit rows of purged executions. Returns for
-    /// how many executions it deleted the audit rows.
+    /// Purges executions that ended before `before`, then the audit rows of purged executions. Returns the
+    /// number of executions whose audit rows it deleted.
     async fn purge_audit(&self, before: i64) -> usize {
         self.store.purge(at(before), 10).await.expect("purges");
         let purge = self.store.purge_audit(at(before), 10, &self.key, at(2_000));
@@ -153,7 +153,7 @@ async fn every_guarded_table_refuses_changes_even_to_its_owner() {
             assert!(error.contains("never changed"), "{change}: {error}");
         }
     }
-    // The exceptions in the guards are narrow.
+    // The guards' exceptions, for erasure and for purging, allow no other change.
     for (door, change) in [
         (
             "erasure",

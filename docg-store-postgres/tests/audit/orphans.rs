@@ -1,4 +1,4 @@
-//! Audit rows whose execution is gone, though it was never purged.
+//! Audit rows whose execution was removed without a purge.
 
 use docg_core::{conformance::fixtures::at, ids::ExecutionId};
 use docg_store_postgres::{AuditFault, verify_audit_export, verify_audit_export_of};

@@ -1,4 +1,4 @@
-//! Erased and purged audit rows, and forgeries that pretend to be either.
+//! Erased and purged audit rows, and forgeries that look like an erasure or a purge.
 
 use std::{
     io::{self, Write},
@@ -110,7 +110,7 @@ async fn audit_rows_outlive_their_execution_and_go_by_their_own_rule() {
     let export = world.export().await;
     let report = verify_audit_export(export.as_bytes(), &trusted).expect("can be read");
     assert_eq!(report, world.verify().await);
-    // The records of the purge prove nothing; the signature does.
+    // The signed checkpoint alone proves the purge: the trail is valid without the database's records of it.
     world
         .forge(
             "WITH purges AS (DELETE FROM docg.audit_purges) DELETE FROM docg.audit_heads"
@@ -164,7 +164,7 @@ async fn a_chain_is_signed_also_where_its_execution_was_purged_first() {
     assert_eq!(world.verify().await.faults, [expected]);
 }
 
-/// The fault if the fourth row is gone and the first checkpoint has signed it.
+/// The fault of a chain whose fourth row was removed after the first checkpoint had signed it.
 fn cut_behind_a_checkpoint(execution_id: ExecutionId) -> AuditFault {
     AuditFault::Rewritten {
         execution_id,
@@ -175,7 +175,7 @@ fn cut_behind_a_checkpoint(execution_id: ExecutionId) -> AuditFault {
 
 #[tokio::test]
 async fn a_role_that_serves_cannot_have_it_signed_that_rows_were_purged() {
-    // The forgeries use every right that such a role has.
+    // The forgeries use every right of the database role with which servers run.
     for plant in [
         "UPDATE docg.executions SET audit_seq = 0, checkpointed = -1",
         "WITH unsigned AS (
@@ -243,7 +243,7 @@ async fn rows_that_were_purged_do_not_come_back() {
         checkpoint: 1,
     };
     assert_eq!(world.verify().await.faults, [fault]);
-    // Signing the rows again does not help.
+    // A new checkpoint over the rows that came back does not make them valid.
     world
         .forge(
             "WITH purges AS (DELETE FROM docg.audit_purges)
@@ -259,7 +259,7 @@ async fn rows_that_were_purged_do_not_come_back() {
 #[tokio::test]
 async fn only_chains_that_verify_and_are_old_are_purged() {
     for (forgery, before) in [
-        // A forger wants to remove a young chain, or a chain that he has changed.
+        // A forger tries to have a young chain purged, or a chain that was changed.
         (
             "UPDATE docg.audit_heads SET ended_at = ended_at - interval '9 years'",
             0,
@@ -281,7 +281,7 @@ async fn only_chains_that_verify_and_are_old_are_purged() {
         assert_eq!(world.store.purge(at(1_000), 1).await.expect("purges"), 1);
         world.forge(forgery.to_owned()).await;
         assert_eq!(world.purge_audit(before).await, 0, "{forgery}");
-        // The chain that stays does not stop the purge of others.
+        // The forged chain stays, and other chains are still purged.
         world.execution().await;
         assert_eq!(
             world.purge_audit(1_000).await,
@@ -331,7 +331,7 @@ async fn a_trail_that_is_purged_while_it_is_read_is_not_taken_for_a_forgery() {
     world.execution().await;
     world.checkpoint().await;
     assert_eq!(world.store.purge(at(1_000), 10).await.expect("purges"), 1);
-    // The chain of an execution that still exists is read first.
+    // Let a chain that is not purged be read before the purged one.
     world.execution().await;
     let (begun, has_begun) = oneshot::channel();
     let (done, go_on) = mpsc::channel();

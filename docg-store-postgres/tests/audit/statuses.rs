@@ -1,4 +1,4 @@
-//! An execution's status equals the last one that its audit trail records.
+//! An execution's status equals the last status that its audit trail records.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Random calls. They refer to things by number, modulo the number of things, so that any sequence of calls
-//! is valid, also after it was shrunk.
+//! Random calls. A call refers to executions and other things by number, modulo their count, so that any
+//! sequence of calls is valid, also after it was shrunk.
 
 use docg_core::run::Status;
 use proptest::prelude::*;
@@ -15,11 +15,11 @@ pub(crate) enum Call {
         organization: Which,
         workflow: Which,
         priority: i16,
-        /// The time until it is due, in milliseconds; `None` if only a signal makes it due.
+        /// The time until the execution is due, in milliseconds; `None` if only a signal makes it due.
         due_in: Option<i64>,
         /// An idempotency key, and the body of the request.
         key: Option<(Which, u8)>,
-        /// The worker that claims it at once, and its organization's share of leases.
+        /// The worker that claims the execution at once, and the organization's share of leases.
         claim: Option<(Which, usize)>,
     },
     /// Creates an execution that exists already.
@@ -55,7 +55,7 @@ pub(crate) enum Call {
     PutWorkflow {
         organization: Which,
         workflow: Which,
-        /// The difference between its version and the right one.
+        /// The difference between the stored version and the next valid one.
         off_by: u32,
     },
     DeleteWorkflow {
@@ -91,11 +91,11 @@ pub(crate) enum Call {
     },
 }
 
-/// A value that not every store could keep.
+/// A value that not every store can keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Odd {
     Nul,
-    /// Nested to this depth.
+    /// JSON that is nested to this depth.
     Nested(usize),
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct Change {
     pub(crate) approval: bool,
     pub(crate) settle: usize,
     pub(crate) published: bool,
-    /// The time until it needs a worker next, in milliseconds.
+    /// The time until the execution needs a worker next, in milliseconds.
     pub(crate) wake_in: Option<i64>,
     /// The time for which the lease is kept, in milliseconds; `None` releases it.
     pub(crate) keep: Option<i64>,

@@ -1,6 +1,6 @@
-//! Random calls on the in-memory store and the PostgreSQL store: both give the same answers and keep the
-//! same records. Differences that are allowed are ignored: fencing tokens, hints when to ask again, and the
-//! words of an error.
+//! Random calls on the memory store and the PostgreSQL store: both stores give the same answers and keep the
+//! same records. The test ignores allowed differences: fencing tokens, the times proposed for the next claim,
+//! and the words of an error.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,7 +13,7 @@ use docg_store_postgres::{PgStore, PgStoreConfig};
 use pair::Pair;
 use proptest::{prelude::*, test_runner::Config};
 
-/// Runs a case on its own database, because any worker may claim any due execution.
+/// Runs a sequence of calls on its own database, because any worker may claim any due execution.
 async fn run(calls: Vec<Call>) {
     let database = support::migrated().await;
     let config = PgStoreConfig::default().max_connections(2);

@@ -1,4 +1,4 @@
-//! Both stores, the state of the test, and the calls made on both.
+//! The two stores, the state of the test, and the calls made on both stores.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -30,7 +30,7 @@ use super::calls::{Call, Change, Odd, Which};
 const LEASE: u64 = 10_000;
 const ALL: usize = 1_000;
 
-/// One lease, as each store gave it. Their fencing tokens may differ.
+/// One lease, as each store granted it. The fencing tokens of the two stores may differ.
 struct Held {
     memory: Lease,
     postgres: Lease,
@@ -52,7 +52,7 @@ pub(crate) struct Pair {
     tokens: Vec<[u8; 32]>,
 }
 
-/// Checks that both answers are equal, except for the words of an error.
+/// Checks that the answers of both stores are equal, except for the words of an error.
 fn same<T: Debug + PartialEq>(
     what: &dyn Debug,
     memory: Result<T, StoreError>,
@@ -145,7 +145,7 @@ impl Pair {
                 claim,
             } => {
                 let workflow = self.workflow(*organization, *workflow);
-                // No two executions are due at the same time, because each store may order those freely.
+                // Let no two executions be due at the same time: each store may order those differently.
                 self.now += 1;
                 let due = due_in.map(|millis| at(self.now + millis * 100));
                 let mut run = RunFixture::with(Arc::clone(&workflow)).created_at(self.now());
@@ -433,7 +433,7 @@ impl Pair {
         }
     }
 
-    /// The commit of a present or past lease holder.
+    /// Builds the commit of a present or past lease holder.
     fn decided(&self, index: usize, change: &Change) -> Commit {
         let claimed = &self.held[index].claimed;
         let execution = &claimed.state.execution;

@@ -14,7 +14,7 @@ enum Asked {
 pub(crate) struct Faults {
     /// Reads of a whole table, or of an index without a condition and without a limit above it.
     pub(crate) reads: Vec<String>,
-    /// Sorts of all rows below a limit.
+    /// Sorts of all rows below a limit that needs only a few.
     pub(crate) sorts: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ fn walk(node: &Value, asked: Asked, is_small: impl Fn(&str) -> bool + Copy, foun
             "Nested Loop" => text(child, "Parent Relationship") == "Outer",
             _ => false,
         };
-        // For a subquery in an expression, one row is needed, or only whether there is one.
+        // An expression needs only one row of its subquery, or only whether there is a row.
         let is_scalar = matches!(text(child, "Parent Relationship"), "InitPlan" | "SubPlan")
             && !text(child, "Subplan Name").starts_with("CTE");
         let asked = match kind {

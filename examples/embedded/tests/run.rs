@@ -1,4 +1,4 @@
-//! The program does what its README says, in at most 60 lines.
+//! The smallest program does what its README says, in at most 60 lines.
 
 use std::process::Command;
 

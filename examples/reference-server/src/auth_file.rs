@@ -39,7 +39,7 @@ pub enum AuthFileError {
     },
 }
 
-/// The callers of a file.
+/// The callers that an auth file lists.
 #[derive(Debug)]
 pub struct Identities {
     /// The tokens, hashed.
@@ -50,9 +50,9 @@ pub struct Identities {
 
 /// The size of the largest file that is read, in bytes: enough for a hundred thousand tokens.
 const LARGEST: u64 = 32 << 20;
-/// The length below which a token can be guessed, and causes a warning.
+/// The length, in characters, below which a token causes a warning, because it can be guessed.
 const ENOUGH: usize = 16;
-/// The length below which a token is rejected.
+/// The length, in characters, below which a token is rejected.
 const LEAST: usize = 8;
 
 /// Reads an auth file.
@@ -64,7 +64,7 @@ pub fn read(path: &Path) -> Result<Identities, AuthFileError> {
     callers(path).map(Identities::of)
 }
 
-/// A warning for each token of a file that is short enough to guess.
+/// Returns a warning for each token in the file that is short enough to guess.
 ///
 /// # Errors
 ///
@@ -91,11 +91,11 @@ pub struct Caller {
     pub principal: Principal,
 }
 
-/// The first caller of a file that has all these scopes.
+/// Returns the first caller in the file that has all of `scopes`.
 ///
 /// # Errors
 ///
-/// As [`read`], and if no caller has them.
+/// As [`read`], and if no caller has all of `scopes`.
 pub fn first_with(path: &Path, scopes: &[Scope]) -> Result<Caller, AuthFileError> {
     let may = |caller: &Caller| {
         let granted = &caller.principal.scopes;
@@ -160,13 +160,13 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// A field and its fault. Neither quotes the file, except for the names of known fields: a text in a wrong
-/// place may be a token.
+/// A field and its fault. Neither quotes a value of the file, because a text in a wrong place may be a token.
+/// A field's name is quoted only if it is known, resembles a known name, or is shorter than any token.
 type Fault = (String, String);
 
-/// Some editors start a file with it.
+/// The bytes that some editors put at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// The likeness from which an unknown name is taken for a misspelt known one. A token is less alike.
+/// The similarity from which an unknown field name counts as a misspelt known name. A token is less similar.
 const ALIKE: f64 = 0.8;
 
 fn parse(text: &[u8]) -> Result<Vec<Caller>, Fault> {
@@ -289,7 +289,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads the values of a list, each from a text.
+    /// Reads a list of texts, and converts each text with `read`.
     fn each<T>(
         &self,
         name: &str,

@@ -20,10 +20,10 @@ use crate::{
     options::{self, Options},
 };
 
-/// How often streams in Redis that lack their TTL get it.
+/// The interval at which streams in Redis that lack a TTL are given one.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
 
-/// The reason why there is no backend.
+/// The reason why the store or the bus cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
@@ -42,7 +42,7 @@ pub enum BackendError {
     OtherKey(String),
 }
 
-/// The adapters that the options select.
+/// The store and the bus that the options select.
 pub struct Backend {
     /// The store of executions.
     pub store: Arc<dyn Store>,
@@ -54,8 +54,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Opens the adapters that the options name. Unless the options say otherwise, the database schema is
-    /// migrated. Redis need not be up.
+    /// Opens the store and the bus that the options name. Unless the options say otherwise, the database
+    /// schema is migrated. Redis need not be up.
     ///
     /// # Errors
     ///
@@ -91,8 +91,9 @@ impl Backend {
         })
     }
 
-    /// Makes all servers of a database use one key. The first server stores the key's fingerprint in the
-    /// database, and later ones must match it. With `accept_new_key`, this server's fingerprint replaces it.
+    /// Makes sure that all servers of a database use one key. The first server stores the key's fingerprint
+    /// in the database, and later servers must have that key. With `accept_new_key`, the fingerprint of this
+    /// server's key replaces the stored one.
     ///
     /// # Errors
     ///
@@ -131,7 +132,7 @@ impl Backend {
         Some(Arc::new(RedisProbe(redis)))
     }
 
-    /// Maintains the adapters until `stop` is cancelled: gives streams in Redis their TTL, and signs
+    /// Maintains the store and the bus until `stop` is cancelled: gives streams in Redis their TTL, and signs
     /// checkpoints of audit trails. The returned task ends after the last checkpoint.
     pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) -> JoinHandle<()> {
         if let Some(redis) = self.redis.clone() {

@@ -96,7 +96,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     }
 }
 
-/// A form that cannot be read, and the status of the answer.
+/// The rejection of a form that cannot be read, with the HTTP status of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unreadable(pub(crate) StatusCode);
 
@@ -176,7 +176,7 @@ mod tests {
                 Some("1"),
             ),
             (None, b"", Some("")),
-            // A U+FFFD that was sent is not a loss.
+            // The replacement character U+FFFD is kept if the sender sent it.
             (None, b"\xEF\xBF\xBD", Some("\u{FFFD}")),
         ] {
             let decoded = decode(content_type, bytes);

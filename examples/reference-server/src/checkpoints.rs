@@ -1,6 +1,6 @@
-//! Signs checkpoints of the organizations' audit trails at intervals. The last one of each organization is
-//! noted beside the signing key. If somebody removes the last checkpoints from the database, the rest of the
-//! trail still verifies; only the note shows that there were more.
+//! Signs checkpoints of the organizations' audit trails at intervals. The last checkpoint of each
+//! organization is noted in a file beside the signing key. If somebody removes the last checkpoints from the
+//! database, the rest of the trail still verifies; only the note shows that checkpoints are missing.
 
 use std::{
     collections::BTreeMap,
@@ -16,26 +16,26 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The name of the file in the data directory.
+/// The name of the file, in the data directory, with the noted checkpoints.
 const FILE: &str = "checkpoints.json";
 
-/// How soon after the start audit trails get their first checkpoint.
+/// The time from the server's start to the first round, which signs a checkpoint of each audit trail.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// How often they get one after that.
+/// The pause between two rounds that sign checkpoints.
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// How long the last round, at the stop, may take.
+/// The longest duration of the last round, which runs when the server stops.
 pub(crate) const LAST: Duration = Duration::from_secs(3);
 
-/// The pause before a failed round is retried. It doubles each time, up to the period.
+/// The pause before a failed round is retried. It doubles with each failure in a row, up to `PERIOD`.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// The file with the last checkpoint of each organization.
 #[derive(Debug, Clone)]
 pub struct Checkpoints(PathBuf);
 
-/// A checkpoint as the file holds it.
+/// A checkpoint that is noted in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Noted {
     seq: u64,
@@ -50,7 +50,8 @@ impl Checkpoints {
         Self(data_dir.join(FILE))
     }
 
-    /// Signs and notes checkpoints of all audit trails at intervals, and once more when `stop` is cancelled.
+    /// Signs and notes checkpoints of all audit trails at intervals, and a last time when `stop` is
+    /// cancelled.
     pub async fn keep(self, database: Arc<PgStore>, key: CheckpointKey, stop: CancellationToken) {
         let sign = || self.sign_all(&database, &key);
         stop.run_until_cancelled(repeat(sign)).await;
@@ -83,8 +84,8 @@ impl Checkpoints {
         }
     }
 
-    /// Logs and notes a new checkpoint. If noting fails, the older note stays; the trail verifies with that
-    /// too.
+    /// Logs and notes a new checkpoint. If the note cannot be written, the older note stays, and the trail
+    /// still verifies with it.
     pub fn made(&self, checkpoint: &CheckpointSummary) {
         tracing::info!(
             organization_id = %checkpoint.organization_id,
@@ -98,7 +99,7 @@ impl Checkpoints {
         }
     }
 
-    /// Adds the noted checkpoints to those that a verification requires.
+    /// Adds the noted checkpoints to the checkpoints that a verification requires.
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ impl Checkpoints {
         }
     }
 
-    /// Notes a checkpoint. Other processes may write at the same moment: the file is replaced atomically, and
-    /// if a note is lost, an older one stays.
+    /// Notes a checkpoint, unless a later one is noted. Other processes may write at the same moment: the
+    /// file is replaced atomically, so a note may be lost, but then an older note stays.
     fn note(&self, made: &CheckpointSummary) -> io::Result<()> {
         let mut noted = self.read()?;
         let is_known = |noted: &Noted| noted.seq >= made.seq;
@@ -148,8 +149,8 @@ impl Checkpoints {
     }
 }
 
-/// Runs a first round soon, then one each period. After a round that failed in part, the next one comes
-/// sooner.
+/// Runs a round after `FIRST`, then one each `PERIOD`. After a round that failed in part, the next round
+/// comes sooner.
 async fn repeat<F: Future<Output = bool>>(mut round: impl FnMut() -> F) {
     let (mut failures, mut pause) = (0, FIRST);
     loop {
@@ -209,7 +210,7 @@ mod tests {
         let mut rounds = Vec::new();
         let scripted = repeat(|| {
             rounds.push(begin.elapsed().as_secs());
-            // The second and the third fail, and all from the fifth on.
+            // The second and the third round fail, and every round from the fifth on.
             ready(![2, 3].contains(&rounds.len()) && rounds.len() < 5)
         });
         let hour = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! Documents over HTTP: `GET /api/v1/executions/{id}/files/{node_id}`.
+//! Serves documents over HTTP: `GET /api/v1/executions/{id}/files/{node_id}`.
 
 use axum::{
     Router,

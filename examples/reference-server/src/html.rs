@@ -1,4 +1,4 @@
-//! The common parts of all pages: no scripts, no outside resources, no caching.
+//! The common parts of all HTML pages: no scripts, no outside resources, no caching.
 
 use std::convert::Infallible;
 
@@ -60,7 +60,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Token {
     }
 }
 
-/// The headers of all pages. The address bar holds the token, so nothing may store it or pass it on.
+/// The headers of all pages. A page's address contains its token, so no cache, search engine or linked site
+/// may learn the address.
 pub(crate) fn common_headers() -> [(HeaderName, &'static str); 4] {
     [
         (header::CACHE_CONTROL, "no-store"),
@@ -70,7 +71,7 @@ pub(crate) fn common_headers() -> [(HeaderName, &'static str); 4] {
     ]
 }
 
-/// The path prefix of the public URL. Safe unescaped: a URL's path holds no quotes and no angle brackets.
+/// The path prefix of the public URL. It needs no escaping: a URL's path has no quotes or angle brackets.
 pub(crate) fn base(public_url: &Url) -> Value {
     let path = public_url.path().trim_end_matches('/');
     Value::from_safe_string(path.to_owned())

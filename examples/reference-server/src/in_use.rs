@@ -50,7 +50,7 @@ fn authority(url: &str) -> String {
     }
 }
 
-/// The host, port and name of a database. Query parameters override the parts before them.
+/// The host, port and name of a database. Query parameters of the URL override its host and path.
 fn database(url: &str) -> String {
     let Ok(parsed) = Url::parse(url) else {
         return "at its URL".to_owned();

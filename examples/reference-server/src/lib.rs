@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// A test may panic to fail.
+// Tests may unwrap: a panic fails the test.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod approvals;

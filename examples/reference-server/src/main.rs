@@ -10,8 +10,8 @@ use reference_server::{
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How long tasks that still run may take when the command has ended. Even if one blocks its thread, the
-/// process ends after this time.
+/// How long unfinished tasks may run on after the command has ended. Then the process ends, even if a task
+/// blocks its thread.
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -36,12 +36,12 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
-            // Handled above, because a render worker has no runtime.
+            // Handled above: a render worker runs without this runtime.
             Command::RenderWorker => renders::run_child(),
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),
-            // Report a failed write: a truncated migration must not be taken for the whole.
+            // Report a failed write: nobody may take truncated migrations for the complete ones.
             Command::PrintMigrations(args) => {
                 let text = cli::migrations(&args);
                 let mut out = std::io::stdout().lock();
@@ -116,7 +116,8 @@ fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
 
 /// Prints the command's answer on standard output.
 fn say(line: &str) {
-    // If standard output is closed, nobody wants the answer; the exit status carries it too.
+    // If standard output is closed, nobody reads the answer. The exit status still reports success or
+    // failure.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

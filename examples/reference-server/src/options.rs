@@ -1,4 +1,5 @@
-//! What the program can be told, on the command line and by the environment.
+//! The commands and options of the program, on the command line and in the environment. Most doc comments in
+//! this file are the texts of `--help`.
 
 use std::{
     convert::Infallible,
@@ -27,148 +28,149 @@ use crate::renders::{self, Limits};
     after_help = "Without options everything is kept in memory and in ./docg-data, and a development token is printed."
 )]
 pub struct Cli {
-    /// What every command takes.
+    /// The options that every command accepts.
     #[command(flatten)]
     pub options: Options,
-    /// What to do; `serve` where nothing is said.
+    /// The command. `serve` if none is given.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do.
+/// A command of the program.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serves HTTP and runs workflows (the default)
     Serve,
-    /// Starts a workflow and watches it; exits with 0 only when it is completed, and with 2 if no
-    /// server answers
+    /// Starts an execution of a workflow and shows its progress; exits with 0 only if it completes, and with
+    /// 2 if no server answers
     Run(RunArgs),
-    /// Shows the progress of an execution in the terminal, over its event stream; exits with 0 only
-    /// when it is completed, and with 2 if no server answers
+    /// Shows the progress of an execution in the terminal, from its event stream; exits with 0 only if it
+    /// completes, and with 2 if no server answers
     Watch(WatchArgs),
-    /// Brings the database's tables up to date, which `serve` does too
+    /// Migrates the database's tables to the newest version, as `serve` does too
     Migrate,
-    /// Prints the migrations as plain SQL, for those who run them themselves
+    /// Prints the migrations as plain SQL, for operators who run them with their own tools
     PrintMigrations(PrintMigrationsArgs),
-    /// Removes executions that ended long ago, and expired notes, from the database; files stay
+    /// Removes executions that ended long ago, and expired TTL entries, from the database; files stay
     Purge(PurgeArgs),
-    /// Works on audit trails
+    /// Verifies, exports or erases audit trails
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Renders documents for a server, which starts it
+    /// Renders documents for the server that starts this process
     #[command(name = renders::COMMAND, hide = true)]
     RenderWorker,
 }
 
-/// What `print-migrations` takes.
+/// The arguments of `print-migrations`.
 #[derive(Debug, Clone, Args)]
 pub struct PrintMigrationsArgs {
-    /// Print, in their place, what lets this role work on the tables and no more, for the schema's owner
-    /// to run after each migration
+    /// Print, instead of the migrations, the grants that this role needs to work on the tables, and no more;
+    /// the schema's owner runs them after each migration
     #[arg(long, value_name = "ROLE")]
     pub grants: Option<String>,
 }
 
-/// What `purge` takes.
+/// The arguments of `purge`.
 #[derive(Debug, Clone, Args)]
 pub struct PurgeArgs {
-    /// Executions that ended so many days ago go, with their steps, events and logs
+    /// Remove executions that ended at least this many days ago, with their steps, events and logs
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
     pub older_than_days: u32,
-    /// Audit rows of executions that ended so many days ago go too; without it they stay. That they
-    /// went is signed with the key in --data-dir. Only the schema's owner may do this
+    /// Also remove the audit rows of executions that ended at least this many days ago; without this option
+    /// audit rows stay. The removal is signed with the key in --data-dir. Only the schema's owner may do this
     #[arg(long, value_name = "DAYS")]
     pub audit_older_than_days: Option<u32>,
 }
 
-/// What `run` takes.
+/// The arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The workflow: its id, its name, or its name as in `service-contract`
+    /// The workflow: its id, its name, or its name in lower case with hyphens, such as `service-contract`
     pub workflow: String,
     /// A JSON file with the trigger data
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// Run preflight, trigger and render only, and touch nothing
+    /// Run only preflight and the phases trigger and render, without any effect
     #[arg(long)]
     pub dry_run: bool,
-    /// Where to run it; without --url in this process, for as long as it takes
+    /// The server that runs the workflow. Without --url, this process starts one for the time of the command.
     #[command(flatten)]
     pub server: ServerArgs,
 }
 
-/// What `watch` takes.
+/// The arguments of `watch`.
 #[derive(Debug, Clone, Args)]
 pub struct WatchArgs {
-    /// The execution
+    /// The id of the execution
     pub id: Uuid,
-    /// Where it runs; without --url where `serve` with the same options listens
+    /// The server to ask. Without --url, the server that `serve` with the same options starts.
     #[command(flatten)]
     pub server: ServerArgs,
 }
 
-/// A server to talk to.
+/// A server to call, and the credentials to call it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServerArgs {
-    /// A running server, such as http://127.0.0.1:8080
+    /// The URL of a running server, such as http://127.0.0.1:8080
     #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token", value_parser = Unshown(server_url))]
     pub url: Option<Url>,
     /// A bearer token for that server
     #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Option<Secret>,
-    /// The organization to act for, where the token knows several
+    /// The organization to act for, if the token may act for several
     #[arg(long, env = "DOCG_ORGANIZATION", value_name = "UUID")]
     pub organization: Option<Uuid>,
 }
 
-/// What can be done with audit trails.
+/// The commands for audit trails.
 #[derive(Debug, Clone, Subcommand)]
 pub enum AuditCommand {
-    /// Verifies a chain of hashes: exits with 0 if it holds, 1 if not, 2 if that could not be checked
+    /// Verifies audit trails: exits with 0 if they are valid, 1 if not, 2 if they could not be checked
     Verify(VerifyArgs),
-    /// Writes the trails of a database as lines of JSON, which verify without it
+    /// Writes the audit trails of a database as JSON Lines, which can be verified without the database
     Export(ExportArgs),
-    /// Erases a person's data - who acted, and the facts - from an execution's trail, which verifies
-    /// all the same. Only the schema's owner may do this
+    /// Erases personal data (the actors and the facts) from an execution's audit trail, which still verifies.
+    /// Only the schema's owner may do this
     Erase(EraseArgs),
 }
 
-/// What `audit erase` takes.
+/// The arguments of `audit erase`.
 #[derive(Debug, Clone, Args)]
 pub struct EraseArgs {
-    /// The execution
+    /// The id of the execution
     #[arg(long, value_name = "ID")]
     pub execution: Uuid,
 }
 
-/// What `audit export` takes.
+/// The arguments of `audit export`.
 #[derive(Debug, Clone, Args)]
 pub struct ExportArgs {
-    /// Only this execution's
+    /// Write only the audit trail of the execution with this id
     #[arg(long, value_name = "ID")]
     pub execution: Option<Uuid>,
 }
 
-/// What `audit verify` takes.
+/// The arguments of `audit verify`.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// The execution; without it all of the database's, or of the file
+    /// Verify only the trail of the execution with this id; without it, all trails of the database or the
+    /// file
     #[arg(long, value_name = "ID")]
     pub execution: Option<Uuid>,
-    /// A file of audit rows as JSON, from the API or from `audit export`; with --url its end is compared
-    /// with the server's. Without it and --url the database is verified
+    /// A file of audit rows as JSON, from the API or from `audit export`; with --url its last row is compared
+    /// with the server's trail. Without this option and --url, the database is verified
     #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
-    /// The server that keeps it
+    /// The server that keeps the trail.
     #[command(flatten)]
     pub server: ServerArgs,
 }
 
-/// What every command takes.
+/// The options that every command accepts.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Server")]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one
+    /// The address and port to listen on; port 0 takes a free port
     #[arg(
         long,
         env = "DOCG_BIND",
@@ -178,7 +180,7 @@ pub struct Options {
         value_parser = bind
     )]
     pub bind: SocketAddr,
-    /// A Postgres database; without it executions are kept in memory
+    /// The URL of a PostgreSQL database; without it, executions are kept in memory
     #[arg(
         long,
         env = "DATABASE_URL",
@@ -188,7 +190,7 @@ pub struct Options {
         value_parser = secret
     )]
     pub database_url: Option<Secret>,
-    /// A Redis for event streams; without it they are kept in memory
+    /// The URL of a Redis for event streams; without it, event streams are kept in memory
     #[arg(
         long,
         env = "REDIS_URL",
@@ -198,12 +200,12 @@ pub struct Options {
         value_parser = secret
     )]
     pub redis_url: Option<Secret>,
-    /// Who may call: a JSON file of tokens. Without it there is one development token, and the server
+    /// A JSON file with the tokens of all callers. Without it, there is one development token, and the server
     /// listens on loopback addresses only
     #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Where files are kept, mails as .eml, and the key that links and checkpoints are signed with. Processes
-    /// that share a database share it
+    /// The folder for documents, mails as .eml files, and the key that signs links and checkpoints. Processes
+    /// that share a database share this folder
     #[arg(
         long,
         env = "DOCG_DATA_DIR",
@@ -212,8 +214,8 @@ pub struct Options {
         value_name = "FOLDER"
     )]
     pub data_dir: PathBuf,
-    /// Where documents are kept: `file:///folder`, or `s3://bucket/prefix` with `AWS_…` variables; without
-    /// it in the data directory
+    /// The URL where documents are kept: `file:///folder`, or `s3://bucket/prefix` with `AWS_…` variables;
+    /// without it, documents are kept in the data directory
     #[arg(
         long,
         env = "DOCG_FILES_URL",
@@ -223,7 +225,7 @@ pub struct Options {
         value_parser = secret
     )]
     pub files_url: Option<Secret>,
-    /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files
+    /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it, mails become files
     #[arg(
         long,
         env = "DOCG_SMTP_URL",
@@ -233,7 +235,7 @@ pub struct Options {
         value_parser = secret
     )]
     pub smtp_url: Option<Secret>,
-    /// Who mails come from
+    /// The sender of mails
     #[arg(
         long,
         env = "DOCG_MAIL_FROM",
@@ -242,66 +244,67 @@ pub struct Options {
         value_name = "ADDRESS"
     )]
     pub mail_from: Address,
-    /// What links in mails begin with; without it the bound address
+    /// The URL that links in mails begin with; without it, links begin with the bound address
     #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL", value_parser = Unshown(crate::checks::public_url))]
     pub public_url: Option<Url>,
-    /// Origins whose pages may call the API, such as `https://app.example.com`; `*` is any, which gives
-    /// nothing away: a page has no token unless it was given one
+    /// Origins whose pages may call the API, such as `https://app.example.com`; `*` allows every origin,
+    /// which is safe: a page can only call with a token that it was given
     #[arg(long, env = "DOCG_CORS_ORIGINS", global = true, value_name = "ORIGINS", value_delimiter = ',', default_value = "*", value_parser = origin)]
     pub cors_origins: Vec<String>,
-    /// A folder of workflows, given to every organization; without it the example that comes along
+    /// A folder of workflows that every organization gets; without it, the example in the program
     #[arg(long, env = "DOCG_WORKFLOWS", global = true, value_name = "FOLDER")]
     pub workflows: Option<PathBuf>,
-    /// What this process does
+    /// The work that this process does
     #[arg(long, env = "DOCG_ROLE", global = true, value_enum, default_value_t = Role::All)]
     pub role: Role,
-    /// Executions that are taken forward at once
+    /// The maximum number of executions that this process works on at once
     #[arg(long, env = "DOCG_CONCURRENCY", global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub concurrency: u32,
-    /// Connections to the database at most; default: as many as --concurrency makes use of
+    /// The maximum number of connections to the database; by default as many as --concurrency can use
     #[arg(long, env = "DOCG_DATABASE_CONNECTIONS", global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000))]
     pub database_connections: Option<u32>,
-    /// How long a worker holds an execution without renewing, in milliseconds
+    /// How long a worker's lease on an execution lasts without renewal, in milliseconds
     #[arg(long, env = "DOCG_LEASE_MS", global = true, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub lease_ms: u64,
-    /// How long a step may go on after it was told to stop, in milliseconds
+    /// How long a step may continue after it was told to stop, in milliseconds
     #[arg(long, env = "DOCG_CANCEL_GRACE_MS", global = true, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(..=600_000))]
     pub cancel_grace_ms: u64,
-    /// How often an idle event stream says that it lives, in milliseconds
+    /// How often an idle event stream sends a heartbeat, in milliseconds
     #[arg(long, env = "DOCG_HEARTBEAT_MS", global = true, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub heartbeat_ms: u64,
-    /// How often signature providers are asked for what their webhooks may have lost, in milliseconds
+    /// How often signature providers are asked for facts whose webhooks may have been lost, in milliseconds
     #[arg(long, env = "DOCG_SIGNATURE_CHECK_MS", global = true, default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..=604_800_000))]
     pub signature_check_ms: u64,
-    /// Documents that are rendered at once, each in a process of its own; without it one more than there are
-    /// processor cores
+    /// The maximum number of documents that are rendered at once, each in its own process; by default one
+    /// more than there are processor cores
     #[arg(long, env = "DOCG_RENDERS_AT_ONCE", global = true, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub renders_at_once: Option<u16>,
-    /// The memory that one render may map, in MiB; 150 of them are mapped before it begins
+    /// The memory that one render may map, in MiB; 150 MiB of it are mapped before the render begins
     #[arg(long, env = "DOCG_RENDER_MEMORY_MIB", global = true, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u64).range(256..=65_536))]
     pub render_memory_mib: u64,
-    /// The CPU time of one render, in milliseconds; by the clock it may take four times as long, and 30 s at least
+    /// The CPU time that one render may use, in milliseconds; by the clock it may take four times as long,
+    /// but at least 30 s
     #[arg(long, env = "DOCG_RENDER_TIMEOUT_MS", global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
     pub render_timeout_ms: u64,
-    /// The size of the data that one document is rendered from, in KiB of JSON
+    /// The maximum size of the data that one document is rendered from, in KiB of JSON
     #[arg(long, env = "DOCG_RENDER_MAX_DATA_KIB", global = true, value_name = "KIB", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub render_max_data_kib: u32,
-    /// Leave the database's tables as they are
+    /// Do not migrate the database's tables
     #[arg(long, env = "DOCG_NO_MIGRATE", global = true, value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
-    /// Make this server's signature.key the one that all servers of the database must have. Links that the
-    /// key before has signed do not open any more
+    /// Make this server's signature.key the key that all servers of the database must have. Links that were
+    /// signed with the previous key stop working
     #[arg(long, env = "DOCG_ACCEPT_NEW_KEY", global = true, value_parser = BoolishValueParser::new())]
     pub accept_new_key: bool,
     /// Add the node types for tests
     #[arg(long, env = "DOCG_ENABLE_TEST_NODES", global = true, value_parser = BoolishValueParser::new())]
     pub enable_test_nodes: bool,
-    /// Let `http-request` reach addresses that are not public
+    /// Let `http-request` call addresses that are not public
     #[arg(long, env = "DOCG_HTTP_ALLOW_PRIVATE", global = true, value_parser = BoolishValueParser::new())]
     pub http_allow_private: bool,
 }
 
-/// What a process does.
+/// The work that a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Role {
     /// Serves HTTP and runs workflows.
@@ -312,26 +315,26 @@ pub enum Role {
     Worker,
 }
 
-/// Options that do not go together.
+/// The options contradict each other.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OptionsError {
-    /// Development tokens are for this machine alone.
+    /// Without an auth file, the server may only listen on loopback addresses.
     #[error(
         "--bind {0} can be reached from other machines: give --auth-file, or bind a loopback address such as 127.0.0.1:8080"
     )]
     NotLoopback(SocketAddr),
-    /// Memory is not shared between processes.
+    /// The role needs a database, because processes do not share memory.
     #[error("--role {0} needs --database-url: executions in memory are seen by this process alone")]
     RoleNeedsDatabase(&'static str),
 }
 
-/// A text that may hold a password. Whether it can be used is found out later, because the parser of
-/// the command line repeats what it refuses.
+/// Accepts any text, which may hold a password. The text is checked later: a rejection here would make clap
+/// repeat the text in its error.
 fn secret(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text))
 }
 
-/// A server's URL, without credentials: they come as a token.
+/// Parses the URL of a server. It must not contain credentials: those come as a token.
 fn server_url(text: &str) -> Result<Url, String> {
     let read = Url::parse(text).ok().filter(|url| {
         let is_bare = url.username().is_empty() && url.password().is_none();
@@ -340,7 +343,7 @@ fn server_url(text: &str) -> Result<Url, String> {
     read.ok_or_else(|| "right would be http://127.0.0.1:8080, without user and password".to_owned())
 }
 
-/// An origin as browsers send it.
+/// Checks that an origin is written as browsers send it, or is `*`.
 fn origin(text: &str) -> Result<String, String> {
     let written = Url::parse(text).map(|url| url.origin().ascii_serialization());
     if text == "*" || written.is_ok_and(|written| written == text) {
@@ -352,7 +355,7 @@ fn origin(text: &str) -> Result<String, String> {
     )
 }
 
-/// Reads a value that is not repeated where it is wrong, as it may hold a password.
+/// Parses a value that may hold a password. If the value is wrong, the error does not repeat it.
 #[derive(Clone)]
 struct Unshown<T>(fn(&str) -> Result<T, String>);
 
@@ -374,7 +377,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
     }
 }
 
-/// An address to listen on, with a port; a host's name stands for its first address.
+/// Parses an address to listen on, with a port. A host name becomes its first address.
 fn bind(text: &str) -> Result<SocketAddr, String> {
     const RIGHT: &str = "right would be 127.0.0.1:8080, [::1]:8080 or localhost:8080";
     if let Ok(address) = text.parse() {
@@ -397,14 +400,14 @@ fn bind(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("the host has no address; {RIGHT}"))
 }
 
-/// A variable of the environment. Set and empty, it counts as not set: that is how it is unset in many
-/// files of settings.
+/// Reads an environment variable. A variable that is set and empty counts as not set, because many settings
+/// files unset a variable in this way.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Cli {
-    /// What the command line and the environment say. Ends the process where they cannot be read.
+    /// Reads the command line and the environment. If they are invalid, prints why and ends the process.
     #[must_use]
     pub fn read() -> Self {
         let matches = without_empty_variables(Self::command()).get_matches();
@@ -425,7 +428,7 @@ fn without_empty_variables(grammar: Grammar) -> Grammar {
 }
 
 impl Options {
-    /// What renders may take.
+    /// The limits of renders that the options set.
     #[must_use]
     pub fn render_limits(&self) -> Limits {
         let mut limits = Limits::default();
@@ -434,17 +437,17 @@ impl Options {
         }
         limits.memory = self.render_memory_mib * 1024 * 1024;
         limits.time = Duration::from_millis(self.render_timeout_ms);
-        // A busy machine, or a start, takes longer than the render itself.
+        // Allow more time by the clock: a busy machine or the start of a process adds to the render itself.
         limits.wall_time = (limits.time * 4).max(Duration::from_secs(30));
         limits.data = self.render_max_data_kib as usize * 1024;
         limits
     }
 
-    /// Whether they can be followed.
+    /// Checks that the options do not contradict each other.
     ///
     /// # Errors
     ///
-    /// The first that cannot, by name.
+    /// The first contradiction, with the name of its option.
     pub fn check(&self) -> Result<(), OptionsError> {
         match self.role {
             Role::Http if self.database_url.is_none() => {
@@ -528,7 +531,7 @@ mod tests {
                 .get_default_values()
                 .first()
                 .and_then(|value| value.to_str());
-            // A flag's default is that it is off.
+            // Clap gives every flag the default "false", which the table does not list.
             assert_eq!(
                 given.filter(|value| *value != "false"),
                 default,

@@ -16,7 +16,7 @@ pub(crate) fn create_dir_all(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Creates a file. It must not exist.
+/// Creates a file. Fails if the path already exists.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -32,8 +32,8 @@ pub fn by_default() {
 }
 
 /// Removes the access of other users to a file, or to a folder and its content. Returns true if others had
-/// access. Links are not followed. If a folder is already closed, its content is not checked: nobody else can
-/// reach it.
+/// access. Links are not followed. If other users have no access to a folder, its content is not checked,
+/// because they cannot reach it.
 #[cfg(unix)]
 pub(crate) fn close(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt;
@@ -70,13 +70,13 @@ fn tighten(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Other systems have access lists; the folder's own list decides.
+/// Always false: on systems other than Unix the folder's own access list decides.
 #[cfg(not(unix))]
 pub(crate) fn is_open_to_writers(_: &Path) -> bool {
     false
 }
 
-/// Elsewhere the folder's own access list decides.
+/// Only checks that the path exists: on systems other than Unix the folder's own access list decides.
 #[cfg(not(unix))]
 pub(crate) fn close(path: &Path) -> io::Result<bool> {
     fs::symlink_metadata(path).map(|_| false)

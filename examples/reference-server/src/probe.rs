@@ -1,4 +1,4 @@
-//! Tells preflight if templates, folders and connections can be used.
+//! Tells preflight whether templates, folders and connections can be used.
 
 use async_trait::async_trait;
 use docg_core::{

@@ -52,7 +52,7 @@ pub(crate) const SECRET_FILE: &str = "signature.key";
 pub(crate) const FILES_FOLDER: &str = "files";
 /// The folder in the data directory where mails are written if there is no mail server.
 pub(crate) const MAIL_FOLDER: &str = "mail";
-/// The time that a probe (asking whether an effect happened) may take, with a little to spare.
+/// The longest time of a probe, which asks a handler whether its effect happened, with a little to spare.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last stream has ended.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ pub enum ServeError {
     /// The environment names an account at a signature provider that cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
-    /// Workflows are wrong.
+    /// Workflow files are invalid.
     #[error(transparent)]
     Workflows(#[from] WorkflowFaults),
     /// Workflows could not be stored.
@@ -121,7 +121,7 @@ pub enum ServeError {
     /// The handlers for operating system signals cannot be installed.
     #[error("signals cannot be listened to: {0}")]
     Signals(std::io::Error),
-    /// The start panicked.
+    /// The start of the server panicked.
     #[error("the server could not start: {0}")]
     Broken(JoinError),
 }
@@ -137,11 +137,11 @@ pub struct Development {
 
 /// A running server.
 pub struct Server {
-    /// The address it listens on, if it serves HTTP.
+    /// The address that the server listens on. `None` if it does not serve HTTP.
     pub address: Option<SocketAddr>,
     /// The development credentials, if there is no auth file.
     pub development: Option<Development>,
-    /// True if it runs workers.
+    /// True if the server runs workers.
     pub works: bool,
     workers: Workers,
     http: Option<Http>,
@@ -162,22 +162,22 @@ struct Http {
 struct Ending {
     /// Makes the readiness check fail.
     draining: CancellationToken,
-    /// Ends the streams.
+    /// Ends the event streams.
     streams: CancellationToken,
-    /// The time over which the ends of the streams are spread.
+    /// The time over which the streams end one after the other, so that not all clients reconnect at once.
     streams_over: Duration,
     /// Reports when the last stream has ended.
     state: AppState,
-    /// Stops accepting connections; open ones end after their answers.
+    /// Stops accepting connections. An open connection ends after the answer to its request.
     connections: CancellationToken,
 }
 
 impl Server {
-    /// Starts the server. It serves HTTP and runs workers from the moment when this returns.
+    /// Starts the server. When this returns, the server serves HTTP and runs workers, as its role says.
     ///
     /// # Errors
     ///
-    /// An error for each option that is wrong, with the option's name.
+    /// [`ServeError`], with the names of the options that are wrong.
     pub async fn start(options: &Options) -> Result<Self, ServeError> {
         checks::pass(options).await?;
         let data_dir = data_dir(options)?;
@@ -202,7 +202,7 @@ impl Server {
         };
         let accounts = Accounts::from_env()?.providers(&files)?;
 
-        // Clients can connect from here on; they are answered once the start is complete.
+        // From here on clients can connect. Their requests are answered once the start is complete.
         let bind_error = |source| ServeError::Bind {
             address: options.bind,
             source,
@@ -220,7 +220,7 @@ impl Server {
         let public_url = options
             .public_url
             .clone()
-            // Links in a worker's mails lead to the address that the HTTP servers listen on.
+            // A worker does not listen. Links in its mails lead to --bind, where the HTTP servers listen.
             .unwrap_or_else(|| url_at(address.unwrap_or(options.bind)));
         let backend = Backend::open(options).await?;
         backend.share_key(&secret, options).await?;
@@ -256,7 +256,8 @@ impl Server {
                     HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
                 http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
                 http_options.cors_origins.clone_from(&options.cors_origins);
-                // A cancel is answered only after the handler's grace time and the probe of its effect.
+                // The request to cancel an execution is answered only after the handler's grace time and the
+                // probe of its effect.
                 let patience = Duration::from_millis(options.cancel_grace_ms) + LONGEST_PROBE;
                 http_options.request_timeout = http_options.request_timeout.max(patience);
                 let metrics = Metrics::default();
@@ -270,7 +271,7 @@ impl Server {
                 let mut serve_options = ServeOptions::keeping_files(connections_kept_free(options));
                 serve_options.slow_reader = http_options.slow_reader;
                 serve_options.metrics = metrics;
-                // Leave connections for calls, however many streams are open.
+                // Leave a quarter of the connections for API calls, however many streams are open.
                 let for_streams = (serve_options.connections * 3 / 4).max(1);
                 http_options.streams = http_options.streams.min(for_streams);
                 let state = AppState::new(engine.clone(), http_options);
@@ -311,7 +312,7 @@ impl Server {
         })
     }
 
-    /// Waits until serving HTTP fails. It does not end otherwise.
+    /// Waits until serving HTTP fails. Without a failure, the future never ends.
     async fn broken(&mut self) -> ServeError {
         match &mut self.http {
             Some(http) => http.broken().await,
@@ -332,11 +333,11 @@ impl Server {
 
     /// Stops the server in order.
     ///
-    /// 1. Readiness fails, so that no new requests are sent here.
+    /// 1. The readiness check fails, so that no new requests are sent here.
     /// 2. Workers claim nothing more. Running steps get their grace time, and leases are released.
     /// 3. Streams end one after the other, and their readers reconnect elsewhere.
     /// 4. Connections end.
-    /// 5. The audit records written so far are signed.
+    /// 5. The audit rows written so far are signed by a checkpoint.
     pub async fn stop(self) {
         if let Some(http) = &self.http {
             http.ending.draining.cancel();
@@ -497,8 +498,8 @@ fn what_to_do(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// The open files that are reserved and not for clients: the process itself, its database, Redis, and the
-/// files and services of steps that run at the same time.
+/// The number of open files that client connections must leave free: for the process itself, its database,
+/// Redis, and the files and services of steps that run at the same time.
 pub(crate) fn connections_kept_free(options: &Options) -> usize {
     const ITSELF: u32 = 24;
     const REDIS: u32 = 6;
@@ -546,7 +547,7 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
 pub async fn serve(options: &Options) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let _lock = Lock::take(options)?;
-    // In a task of its own, so that signals are noticed even if the start blocks its thread.
+    // Start in a task of its own, so that signals are noticed even if the start blocks its thread.
     let starting = options.clone();
     let starting = tokio::spawn(async move { Server::start(&starting).await });
     let starting = AbortOnDropHandle::new(starting);

@@ -26,7 +26,7 @@ pub struct WorkflowFile {
     pub id: WorkflowId,
     /// The workflow.
     pub draft: WorkflowDraft,
-    /// A hash of the content, independent of formatting. It shows if the file has changed.
+    /// A hash of the content, independent of formatting. It shows whether the file has changed.
     digest: String,
 }
 
@@ -72,7 +72,8 @@ pub fn bundled() -> Result<Vec<WorkflowFile>, WorkflowFaults> {
     read(&files)
 }
 
-/// Reads all `*.json` files of a folder, except `*.schema.json`: `input_schema` may name those.
+/// Reads the workflows of a folder: all `*.json` files, except the `*.schema.json` files, which a workflow's
+/// `input_schema` may name.
 ///
 /// # Errors
 ///
@@ -167,13 +168,13 @@ pub enum PutError {
     Engine(#[from] EngineError),
 }
 
-/// The end of year 9999: the record of a file never expires.
+/// The expiry of the record that a file was stored: the end of year 9999, so it never expires.
 const NEVER: Timestamp = Timestamp::MAX;
-/// The number of workflows stored at once, so that many organizations do not delay the start.
+/// The number of workflows that are stored at once, so that many organizations do not delay the start.
 const PUTS_AT_ONCE: usize = 16;
 
-/// Stores workflows for organizations, each file once. If a client changes or deletes the workflow later,
-/// that stays until the file itself changes.
+/// Stores workflows for organizations, each file once. If a client changes or deletes the workflow later, the
+/// client's change stays until the file itself changes.
 ///
 /// # Errors
 ///
@@ -239,7 +240,7 @@ async fn put(
     engine.replace(given).await
 }
 
-/// True if the stored workflow equals the file. Another process may be storing it at this moment.
+/// True if the stored workflow already equals the file, for example because another process has stored it.
 async fn is_current(
     engine: &Engine,
     file: &WorkflowFile,

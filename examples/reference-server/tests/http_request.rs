@@ -1,4 +1,4 @@
-//! `http-request` against a real server on this machine.
+//! The node type `http-request`, against a real server on this machine.
 
 mod support;
 
@@ -19,7 +19,7 @@ use reference_server::{files::Files, mail::Mailer, nodes::Services};
 use serde_json::{Value, json};
 use support::{Harness, Ran};
 
-/// The calls that were received, in order.
+/// The calls that the server received, in order.
 type Calls = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
 
 async fn answer(

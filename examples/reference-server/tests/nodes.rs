@@ -1,4 +1,4 @@
-//! Node types in an engine: their outputs and their failures.
+//! The server's node types in an engine: their outputs and their failures.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Renders in child processes: the server survives every template and all data, and reports the fault.
+//! Renders in child processes: no template and no data can end the server, and each fault is reported.
 
 mod support;
 
@@ -88,7 +88,7 @@ async fn a_render_is_too_large_by_its_cpu_time_and_too_late_by_the_clock() {
     };
     assert!(what.contains("SIGXCPU"), "{what}");
 
-    // The same document, on a machine that has no time for it.
+    // The same document, with no time to render it.
     limits.wall_time = Duration::ZERO;
     let renderer = Renderer::with_program(PROGRAM, templates(source), limits);
     let late = set(&renderer, json!({})).await;
@@ -107,7 +107,7 @@ async fn a_program_that_does_not_render_is_no_fault_of_the_data() {
     }
 }
 
-/// The sample with another address of the customer.
+/// The sample contract with another address of the customer.
 fn contract(address: &str) -> Value {
     let mut data: Value =
         serde_json::from_str(include_str!("../samples/contract.good.json")).expect("a sample");

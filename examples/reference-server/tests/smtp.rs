@@ -1,4 +1,5 @@
-//! `send-email` and `approval` with a real SMTP server that accepts, rejects or does not answer.
+//! The node types `send-email` and `approval` with a real SMTP server that accepts, rejects or does not
+//! answer.
 
 #[path = "support/mail_server.rs"]
 mod mail_server;

@@ -23,12 +23,12 @@ const DOCUMENT_TIME: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// The largest signed document, in bytes.
 const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
-/// The wait in milliseconds if a vendor limits calls and gives no time: ClickSign counts calls within 10
-/// seconds and gives none.
+/// The wait in milliseconds after a vendor's rate limit without `Retry-After`. ClickSign sends none, and
+/// counts the calls within 10 seconds.
 const WINDOW_MS: u64 = 10_000;
-/// The longest wait in milliseconds, whatever a vendor asks for.
+/// The longest wait in milliseconds. If a vendor asks for more, the wait is cut to this time.
 const LONGEST_WAIT_MS: u64 = 3_600_000;
-/// The length in characters to which an error's text from a vendor is cut.
+/// The length in characters to which a vendor's error text is cut.
 const EXCERPT: usize = 400;
 
 /// A vendor's API: its account, and the client that makes the calls.
@@ -47,7 +47,7 @@ pub(crate) struct Call<'c> {
     path: &'c [&'c str],
     query: &'c [(&'c str, &'c str)],
     body: Option<Value>,
-    /// True if a second call would do harm.
+    /// True if a repetition of the call would do harm.
     once: bool,
     time: Duration,
 }
@@ -143,8 +143,8 @@ impl Api {
         self.answer(call).await.map(|_| ())
     }
 
-    /// Downloads a PDF from a link that the API gave, without the token. The link's host must be the API's or
-    /// one of the download hosts.
+    /// Downloads a PDF from a link that the API gave, without the token. The link's host must be the API's
+    /// host or one of the download hosts.
     pub(crate) async fn download(&self, link: &str) -> Result<Vec<u8>, ProviderError> {
         let url = Url::parse(link)
             .ok()
@@ -194,7 +194,7 @@ impl Api {
             })
     }
 
-    /// The call's name in texts for technicians.
+    /// The call's name in error texts for technicians.
     fn name(&self, call: &Call<'_>) -> String {
         format!("{} /{}", call.method.as_str(), call.path.join("/"))
     }
@@ -239,7 +239,7 @@ impl Api {
         }
     }
 
-    /// Turns a missing answer into an error. `once` means that a repetition would do harm.
+    /// Turns a missing answer into an error. `once` means that a repetition of the call would do harm.
     fn not_answered(&self, name: &str, once: bool, error: &HttpError) -> ProviderError {
         let tech = self.config.token.hide(&format!("{name}: {error}"));
         match error {
@@ -280,7 +280,7 @@ impl Api {
                 ),
                 tech,
             },
-            // The server refused before it did anything.
+            // The vendor rejected the call before doing anything.
             503 => ProviderError::Unavailable(tech),
             408 | 500..=599 if once => ProviderError::Unknown(tech),
             408 | 500..=599 => ProviderError::Unavailable(tech),

@@ -6,13 +6,13 @@ use url::{Host, Url};
 pub(crate) struct ApiConfig {
     pub(crate) base_url: Url,
     pub(crate) token: Secret,
-    /// At least one.
+    /// The secrets that prove a webhook's origin. There is at least one.
     pub(crate) webhook_secrets: Vec<Secret>,
-    /// Documents are downloaded from these hosts and their subdomains, in addition to the base URL's.
+    /// Documents are downloaded from these hosts and their subdomains, and from the base URL's host.
     pub(crate) download_hosts: Vec<String>,
 }
 
-/// Why a vendor's account cannot be used as configured.
+/// The reason why a vendor's account cannot be used as configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -24,7 +24,7 @@ pub enum ConfigError {
     /// The token is empty.
     #[error("the API token is empty")]
     Token,
-    /// The webhook secret is empty, so anybody could prove webhooks.
+    /// The webhook secret is empty, so that anybody could forge webhooks.
     #[error("the webhook secret is empty")]
     WebhookSecret,
 }
@@ -57,7 +57,7 @@ impl ApiConfig {
         Ok(config)
     }
 
-    /// Accepts webhooks that this secret proves, in addition to those of the other secrets.
+    /// Also accepts webhooks that are proven by this secret.
     pub(crate) fn accept_webhooks_of(&mut self, secret: Secret) -> Result<(), ConfigError> {
         let secret = Secret::new(secret.expose().trim());
         if secret.expose().is_empty() {
@@ -73,7 +73,7 @@ impl ApiConfig {
     }
 }
 
-/// True if nobody can read a request to this URL on its way.
+/// True if no third party can read a request to this URL on its way.
 fn is_protected(url: &Url) -> bool {
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => true,

@@ -5,8 +5,8 @@ use docg_core::{
 };
 use serde_json::Value;
 
-/// Gives a provider access to the application's documents. The application defines how it describes
-/// a document; steps pass the description on as `file`.
+/// Gives a provider access to the application's documents. The application chooses the JSON that describes a
+/// document; steps pass this description on as `file`.
 #[async_trait]
 pub trait Documents: Send + Sync + 'static {
     /// Reads the document that an earlier step described.

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 /// The application's HTTP client, with TLS.
 ///
-/// It must not follow redirects or send a request's headers to another host, and must stop reading a body
-/// that exceeds [`HttpRequest::max_response`].
+/// The client must not follow redirects or send a request's headers to another host. It must stop reading a
+/// body that exceeds [`HttpRequest::max_response`].
 #[async_trait]
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends a request and reads the whole answer, whatever its status.
@@ -80,7 +80,7 @@ pub struct HttpResponse {
     pub body: Vec<u8>,
 }
 
-/// Why there is no whole answer. The texts must contain no header value.
+/// The reason why there is no whole answer. The texts must contain no header value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {

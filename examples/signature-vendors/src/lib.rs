@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![cfg(any(feature = "clicksign", feature = "zapsign"))]
-// The shared modules also hold what only one of the vendors uses.
+// The shared modules have items that only one of the vendors uses.
 #![cfg_attr(not(all(feature = "clicksign", feature = "zapsign")), allow(dead_code))]
 
 mod api;

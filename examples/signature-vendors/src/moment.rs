@@ -1,15 +1,16 @@
-//! Parses moments in the formats of vendors.
+//! Parses times in the formats of vendors.
 
 use chrono::NaiveDateTime;
 use docg_core::time::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Smaller numbers are seconds, others milliseconds. The bound is 1973 in milliseconds, 5138 in seconds.
+/// Smaller numbers are seconds since 1970, others milliseconds. The bound means 1973 in milliseconds, 5138 in
+/// seconds.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
-/// Parses a moment: RFC 3339, the same without a zone (then UTC), or seconds or milliseconds since 1970. A
-/// missing or malformed value, or one outside the years 1 to 9999, gives `None`.
+/// Parses a time: RFC 3339, RFC 3339 without a zone (read as UTC), or seconds or milliseconds since 1970. A
+/// missing or malformed value, or a time outside the years 1 to 9999, gives `None`.
 pub(crate) fn lenient<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Timestamp>, D::Error> {

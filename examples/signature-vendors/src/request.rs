@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use docg_core::signature::{EnvelopeRequest, NewSigner};
 use sha2::{Digest, Sha256};
 
-/// A request's mark, by which it is found at the vendor: the same in every attempt, and unlike that of any
-/// other request.
+/// A request's mark, by which later attempts find its envelope at the vendor. It is the same in every
+/// attempt, and no other request has it.
 pub(crate) fn mark_of(request: &EnvelopeRequest) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"docg.signature.v1\0");

@@ -90,7 +90,7 @@ impl HttpClient for Scripted {
     }
 }
 
-/// Reads one fixed document, and describes a signed document by its content.
+/// An application with one fixed document, which describes a signed document by its content.
 pub(crate) struct Folder;
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Ports of loopback that stay reserved for their process.
+//! Ports on 127.0.0.1 that stay reserved for the process that asked for them.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// takes a port between two starts of a server.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// Reserves a free port of 127.0.0.1. No other test gets it as long as this process lives.
+/// Reserves a free port of 127.0.0.1. No other test gets the port as long as this process lives.
 #[must_use]
 pub fn reserve() -> u16 {
     static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
@@ -25,7 +25,7 @@ pub fn reserve() -> u16 {
     for offset in 0..count {
         let port = PORTS.start + u16::try_from((first + offset) % count).expect("one of them");
         let reserved = File::create(folder.join(port.to_string())).expect("the folder is ours");
-        // Also try to listen: a server of an earlier reservation may still be running.
+        // Also try to listen: a server may still be running on a port whose reservation has ended.
         if reserved.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             let mut all = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
             all.push(reserved);

@@ -21,7 +21,7 @@ use crate::process::{Program, Running, home, in_path, is_root, require, run};
 /// The advisory lock under which templates are made.
 const TEMPLATES: i64 = 0x646f_6367_7465_7374;
 
-/// A shared server. Its grace bridges the moments between two tests, when no process uses it.
+/// The server that all tests share. Its grace period bridges the moments in which no process uses it.
 const SHARED: Program = Program {
     stop: "INT",
     command,
@@ -42,7 +42,7 @@ const DURABLE: Program = Program {
     ..PRIVATE
 };
 
-/// A database for one test. It is dropped with this value.
+/// A database for one test. It is dropped when this value is dropped.
 #[derive(Debug)]
 pub struct Database {
     url: String,
@@ -51,15 +51,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// An empty database, on the server of `DATABASE_URL`, or else on one that all test processes share and
-    /// that stops by itself.
+    /// An empty database, on the server of `DATABASE_URL`, or else on a server that all test processes share
+    /// and that stops by itself.
     pub async fn empty() -> Self {
         Self::create(shared().await, None).await
     }
 
-    /// A copy of a template database, which `prepare` makes from an empty one, given its URL. The first
-    /// process makes the template; later ones reuse it by its name. So if `prepare` changes, `template` must
-    /// change too.
+    /// A copy of a template database. `prepare` gets the URL of an empty database and makes it the template.
+    /// The first process makes the template; later processes reuse it by its name. If `prepare` changes,
+    /// `template` must change too.
     pub async fn copy_of(template: &str, prepare: impl AsyncFnOnce(String)) -> Self {
         let admin = shared().await;
         let template = format!("docg_template_{template}");
@@ -92,7 +92,7 @@ impl Database {
             }
         }
         let database = Self::create(admin, Some(&template)).await;
-        // Closing ends the session and releases the lock.
+        // Closing the connection ends its session and releases the advisory lock.
         let _ = connection.close().await;
         database
     }
@@ -121,7 +121,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
-        // In another thread, because this one may be running an async runtime.
+        // Use another thread, because this one may be running an async runtime.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -178,12 +178,13 @@ impl PrivateServer {
         self.0.end("QUIT");
     }
 
-    /// Ends the server in an orderly way: sessions are told that an administrator ends them.
+    /// Ends the server in an orderly way (`pg_ctl stop -m fast`): sessions are told that an administrator
+    /// ends them.
     pub fn stop_fast(&self) {
         self.0.end("INT");
     }
 
-    /// Kills the main process; the other processes notice and end.
+    /// Kills the server's main process; its other processes notice that and end.
     pub fn kill(&self) {
         self.0.end("KILL");
     }
@@ -197,7 +198,7 @@ impl PrivateServer {
         ready(&options(running.port)).await;
     }
 
-    /// Changes a setting by `ALTER SYSTEM`, for new and existing sessions.
+    /// Changes a setting by `ALTER SYSTEM`, for new and existing sessions of the server.
     pub async fn configure(&self, name: &str, value: &str) {
         let mut connection = connect(&options(self.0.port)).await;
         let set = format!("ALTER SYSTEM SET {name} = '{value}'");
@@ -222,7 +223,7 @@ async fn shared() -> PgConnectOptions {
         return PgConnectOptions::from_str(&url)
             .unwrap_or_else(|e| panic!("DATABASE_URL is no address of a database: {e}"));
     }
-    // Keep the lock until the process ends: it shows that the server is in use.
+    // Keep the server's lock until this process ends: it shows that the server is in use.
     static SERVER: OnceLock<Running> = OnceLock::new();
     let port = blocking(|| {
         SERVER
@@ -251,7 +252,7 @@ async fn connect(options: &PgConnectOptions) -> PgConnection {
         .unwrap_or_else(|e| panic!("these tests need a PostgreSQL server: {e}"))
 }
 
-/// Waits until the server accepts clients: it listens a moment earlier.
+/// Waits until the server accepts clients. It starts to listen a moment earlier.
 async fn ready(options: &PgConnectOptions) {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
@@ -270,7 +271,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-/// Copies a cluster into the directory. `initdb` takes seconds, so it runs only the first time.
+/// Copies a database cluster into the directory. `initdb` takes seconds, so it makes this cluster only once.
 fn prepare(dir: &Path) {
     let programs = programs();
     let version = programs.display().to_string().replace('/', "-");
@@ -308,7 +309,8 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     command.push(programs().join("postgres").into());
     command.push("-D".into());
     command.push(dir.join("data").into());
-    // Small, and without waiting for the disk: tests end servers but never the machine, so no write is lost.
+    // Keep the server small and do not wait for the disk: tests end servers but never the machine, so no
+    // write is lost.
     let port = format!("port={port}");
     for setting in [
         port.as_str(),
@@ -377,7 +379,8 @@ fn give_away(dir: &Path) {
     }
 }
 
-/// The folder with the server's programs: from `PATH`, or else the newest that a distribution has.
+/// The folder with the server's programs: from `PATH`, or else the newest version that a distribution has
+/// installed.
 fn programs() -> PathBuf {
     let complete = |dir: &PathBuf| {
         ["initdb", "postgres"]

@@ -1,4 +1,4 @@
-//! Server processes that stop by themselves once no process uses them.
+//! Server processes that stop by themselves once no test process uses them.
 
 use std::{
     env,
@@ -44,19 +44,19 @@ done
 wait "$server"
 "#;
 
-/// How long a server may take to start or to end.
+/// The time limit for the start and the end of a server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The way to start a kind of server.
+/// How to start a kind of server.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// The signal that stops it in an orderly way.
+    /// The signal that stops the server in an orderly way.
     pub(crate) stop: &'static str,
     /// The program and its arguments, for the server's own directory and a port.
     pub(crate) command: fn(&Path, u16) -> Vec<OsString>,
-    /// True if only one process may use the server, and its data are deleted at the end.
+    /// True if only one process may use the server. The server's data are then deleted at its end.
     pub(crate) is_private: bool,
-    /// How long the server stays up without users.
+    /// How long the server stays up while no process uses it.
     pub(crate) grace_seconds: u32,
     /// Prepares the directory before the first start.
     pub(crate) prepare: fn(&Path),
@@ -80,7 +80,7 @@ pub(crate) fn is_root(dir: &Path) -> bool {
     fs::metadata(dir).is_ok_and(|it| it.uid() == 0)
 }
 
-/// A running server. It stays up at least as long as this value, or another process's lock.
+/// A running server. It runs at least until this value is dropped and no other process holds its lock.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) dir: PathBuf,
@@ -128,7 +128,7 @@ impl Running {
         let Some(pid) = self.pid() else { return };
         self.signal(signal);
         let patience = Instant::now() + PATIENCE;
-        // The server's parent reaps it, so the pid disappears.
+        // The server's parent reaps the server, so the pid disappears.
         while is_alive(pid) {
             assert!(Instant::now() < patience, "the server {pid} does not end");
             thread::sleep(Duration::from_millis(20));
@@ -140,7 +140,7 @@ impl Running {
     pub(crate) fn remove(&self) {
         self.end("QUIT");
         let _ = self.users.unlock();
-        // Retry: the server's children end a moment later and may still write.
+        // Retry: the server's child processes end a moment later and may still write.
         let patience = Instant::now() + PATIENCE;
         while fs::remove_dir_all(&self.dir).is_err() && self.dir.exists() {
             assert!(

@@ -19,15 +19,15 @@ use crate::{
     process::{Program, Running, home, in_path},
 };
 
-/// The file in a server's directory with its extra settings.
+/// The file with a server's extra settings, in its directory.
 const SETTINGS: &str = "more.conf";
 /// The settings that make a server a cluster node.
 const CLUSTER: &str = "cluster-enabled yes\ncluster-announce-ip 127.0.0.1\n";
 const SLOTS: u16 = 16_384;
-/// How long a cluster may take to come up.
+/// The time limit for the start of a cluster.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A shared server. Its grace bridges the moments between two tests, when no process uses it.
+/// A server that all tests share. Its grace period bridges the moments in which no process uses it.
 const SHARED: Program = Program {
     stop: "TERM",
     command,
@@ -50,25 +50,26 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
-    /// A fresh prefix, on the server of `REDIS_URL`, or else on one that all test processes share and that
-    /// stops by itself.
+    /// A fresh prefix, on the server of `REDIS_URL`, or else on a server that all test processes share and
+    /// that stops by itself.
     #[must_use]
     pub fn fresh() -> Self {
         let url = env::var("REDIS_URL").ok().filter(|url| !url.is_empty());
         Self::fresh_in(url.unwrap_or_else(shared))
     }
 
-    /// A fresh prefix in a cluster of one server, which all test processes share and which stops by itself.
+    /// A fresh prefix in a cluster of one server. All test processes share the cluster, and it stops by
+    /// itself.
     #[must_use]
     pub fn in_cluster() -> Self {
-        // Keep the lock until the process ends: it shows that the server is in use.
+        // Keep the server's lock until this process ends: it shows that the server is in use.
         static SERVER: OnceLock<Running> = OnceLock::new();
         let server = SERVER.get_or_init(|| {
             let dir = home("redis-cluster");
             // Several processes may write at once; they write the same text.
             fs::write(dir.join(SETTINGS), CLUSTER).expect("the directory is ours");
             let server = Running::join(dir, &SHARED);
-            // An error that the slots are already assigned is fine.
+            // Ignore the answer: the slots may already be assigned.
             ask(server.port, "CLUSTER ADDSLOTSRANGE 0 16383");
             wait_for_cluster(server.port);
             server
@@ -105,8 +106,8 @@ impl PrivateServer {
         Self::start_with(|_| String::new())
     }
 
-    /// Starts a server with more settings: lines as in `redis.conf`, made for the server's directory.
-    /// `{port}` stands for its port, `{tls-port}` for another free port.
+    /// Starts a server with more settings: lines as in `redis.conf`, which `settings` makes for the server's
+    /// directory. `{port}` stands for the server's port, `{tls-port}` for another free port.
     #[must_use]
     pub fn start_with(settings: impl FnOnce(&Path) -> String) -> Self {
         let dir = home(&format!("redis-{}", Uuid::new_v4().simple()));
@@ -149,7 +150,7 @@ impl PrivateServer {
         assert_eq!(&answer, b"+OK\r\n");
     }
 
-    /// Makes this server a replica of another one. Returns once it has that one's data.
+    /// Makes this server a replica of `primary`. Returns once the replica has the primary's data.
     pub fn follow(&self, primary: &Self) {
         let follow = format!("REPLICAOF 127.0.0.1 {}", primary.port());
         assert_eq!(ask(self.port(), &follow), "+OK");
@@ -177,7 +178,7 @@ impl PrivateServer {
         self.0.signal("STOP");
     }
 
-    /// Ends the suspension.
+    /// Resumes the suspended server.
     pub fn resume(&self) {
         self.0.signal("CONT");
     }
@@ -190,7 +191,7 @@ impl PrivateServer {
 
 impl Drop for PrivateServer {
     fn drop(&mut self) {
-        // A suspended server reacts to no other signal.
+        // A suspended server reacts to no signal but `KILL`.
         self.0.end("KILL");
         self.0.remove();
     }
@@ -225,12 +226,13 @@ impl PrivateCluster {
         Self(nodes)
     }
 
-    /// Starts a replica of one of the servers. Returns once it has that one's data.
+    /// Starts a replica of `primary`, a server of the cluster. Returns once the replica has the primary's
+    /// data.
     #[must_use]
     pub fn replica_of(&self, primary: &PrivateServer) -> PrivateServer {
         let replica = PrivateServer::start_with(|_| CLUSTER.to_owned());
         self.0.iter().for_each(|server| replica.meet(server));
-        // Wait until it knows the other servers and their slots.
+        // Wait until the replica knows the other servers and their slots.
         wait_for_cluster(replica.port());
         let id = ask(primary.port(), "CLUSTER MYID");
         let follow = format!("CLUSTER REPLICATE {id}");
@@ -253,7 +255,7 @@ impl PrivateCluster {
 }
 
 fn shared() -> String {
-    // Keep the lock until the process ends: it shows that the server is in use.
+    // Keep the server's lock until this process ends: it shows that the server is in use.
     static SERVER: OnceLock<Running> = OnceLock::new();
     let server = SERVER.get_or_init(|| Running::join(home("redis"), &SHARED));
     url(server.port)
@@ -276,7 +278,8 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     );
     let more = fs::read_to_string(dir.join(SETTINGS)).unwrap_or_default();
     if more.contains("cluster-enabled") {
-        // The default is the port plus 10000, which may not be a valid port.
+        // Choose the port of the cluster bus: the default is the port plus 10000, which may not be a valid
+        // port.
         settings.push_str(&format!("cluster-port {}\n", ports::reserve()));
     }
     let more = more
@@ -297,8 +300,8 @@ fn port_of(dir: &Path, name: &str) -> u16 {
         .expect("its settings have it")
 }
 
-/// Waits until the cluster is up. Servers report it as down until all slots are served, and for a moment
-/// after.
+/// Waits until the cluster is up. Its servers report it as down until all slots are served, and for a moment
+/// longer.
 fn wait_for_cluster(port: u16) {
     let patience = Instant::now() + PATIENCE;
     while ask(port, "SET docg-test:cluster up EX 60").starts_with("-CLUSTERDOWN") {
@@ -307,7 +310,8 @@ fn wait_for_cluster(port: u16) {
     }
 }
 
-/// Sends a command. Returns the first line of the answer, without a length line before it.
+/// Sends a command to a server. Returns the first line of the answer, without the length line that may
+/// precede it.
 fn ask(port: u16, question: &str) -> String {
     let answer = || {
         let mut connection = TcpStream::connect(("127.0.0.1", port))?;

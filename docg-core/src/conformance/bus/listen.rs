@@ -41,7 +41,7 @@ pub(super) async fn next(stream: &mut EventStream, count: u64) -> Vec<u64> {
     seqs
 }
 
-/// The sequence numbers of all events until the stream ends, and the error that ended it.
+/// The sequence numbers of all events until the stream ends, and the error that ended the stream.
 pub(super) async fn rest(stream: &mut EventStream) -> (Vec<u64>, Option<BusError>) {
     let mut seqs = Vec::new();
     loop {

@@ -20,7 +20,7 @@ async fn list(
         .expect("subscribes")
 }
 
-/// The next event: its execution, its sequence number, and its position in the stream.
+/// Reads the next event. Returns its execution, its sequence number, and its position in the stream.
 async fn next(stream: &mut OrganizationStream) -> (ExecutionId, u64, String) {
     let listed = soon(stream.next())
         .await
@@ -29,8 +29,8 @@ async fn next(stream: &mut OrganizationStream) -> (ExecutionId, u64, String) {
     (listed.event.execution_id, listed.event.seq, listed.position)
 }
 
-/// An organization's stream has the events of all its executions, in order for each. Kinds of events
-/// that are not for lists are left out.
+/// An organization's stream has the events of all the organization's executions, in order for each execution.
+/// Events of some kinds, which no list shows, are left out.
 pub async fn a_list_has_the_list_events_of_all_its_executions(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -85,7 +85,7 @@ pub async fn a_list_goes_on_after_a_position(BusUnderTest { bus, peer, .. }: Bus
     assert_eq!(next(&mut at_the_end).await.0, more[0].execution_id);
 }
 
-/// Without a position, no earlier event is replayed.
+/// A reader that subscribes without a position gets no earlier events.
 pub async fn a_list_begins_now_without_a_position(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let organization = OrganizationId::new();
     let mut before = list(&*bus, organization, None).await;
@@ -110,7 +110,7 @@ pub async fn organizations_lists_do_not_mix(BusUnderTest { bus, peer, .. }: BusU
     assert_eq!(next(&mut of_one).await.0, first[0].execution_id);
 }
 
-/// Publishing the same events twice changes nothing.
+/// An event that is published twice is in the organization's stream once.
 pub async fn what_is_published_twice_is_in_the_list_once(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -125,7 +125,7 @@ pub async fn what_is_published_twice_is_in_the_list_once(
     }
 }
 
-/// The bus refuses a position that it never gave, and one after which events have been dropped.
+/// The bus refuses a position that it never gave, and a position after which it has dropped events.
 pub async fn a_position_that_is_unknown_or_forgotten_is_refused(
     BusUnderTest {
         bus, capabilities, ..

@@ -16,7 +16,7 @@ pub async fn an_unknown_execution_is_waited_for(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut stream, 3).await, seqs(1, 3));
 }
 
-/// Events arrive in order, whether they are published one by one or many at once.
+/// A subscribed reader gets new events in order, whether they are published one by one or many at once.
 pub async fn what_is_published_later_arrives_in_order(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -36,8 +36,8 @@ pub async fn what_is_published_later_arrives_in_order(
     assert_eq!(next(&mut stream, 10).await, seqs(11, 20));
 }
 
-/// While two processes publish the same events, readers subscribe at any position. Each gets every later
-/// event once.
+/// While two processes publish the same events, readers subscribe at different positions. Each reader gets
+/// every event after its position once.
 pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: BusUnderTest) {
     let BusUnderTest {
         bus,
@@ -82,7 +82,7 @@ pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: B
     }
 }
 
-/// Each reader gets all events, and a reader that leaves takes none from the others.
+/// Every reader gets all events, also after another reader of the same execution has left.
 pub async fn readers_do_not_disturb_one_another(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(6);
     let id = events[0].execution_id;
@@ -126,8 +126,8 @@ pub async fn a_slow_reader_is_cut_off_and_the_others_are_not(
     assert_eq!(error, Some(BusError::Lagged));
 }
 
-/// A reader that was cut off can subscribe again after its last event, and gets all later events that are
-/// kept.
+/// A reader that was cut off can subscribe again after its last event, and gets all later events that the bus
+/// still has.
 pub async fn a_reader_that_was_cut_off_can_come_back(
     BusUnderTest {
         bus,

@@ -9,8 +9,8 @@ use crate::{
     ports::{BusError, OrganizationStream},
 };
 
-/// The numbers in a `Behind` error: the last event that the bus has, and the first that it needs before
-/// the refused ones.
+/// The numbers in a `Behind` error: the last event that the bus has, and the first event that it needs before
+/// it accepts the refused events.
 fn wanted(result: Result<(), BusError>, events: &[Arc<Event>]) -> (u64, u64) {
     match result.expect_err("something is missing") {
         BusError::Behind {
@@ -32,8 +32,8 @@ async fn listed(stream: &mut OrganizationStream, count: usize) -> Vec<u64> {
     seqs
 }
 
-/// An event that is published too early is refused and disturbs no reader. Published in its turn, it
-/// arrives once.
+/// An event that is published before its predecessors is refused, and readers do not see it. If it is
+/// published again after them, it arrives once.
 pub async fn what_does_not_follow_is_refused(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(6);
     let (id, organization) = (events[0].execution_id, events[0].organization_id);
@@ -51,7 +51,8 @@ pub async fn what_does_not_follow_is_refused(BusUnderTest { bus, peer, .. }: Bus
     assert_eq!(next(&mut late, 6).await, seqs(1, 6));
 }
 
-/// Two publishers each have a part of the events, and retry until the bus accepts it.
+/// Two publishers have every other pair of events each, and retry until the bus accepts it. Readers get all
+/// events in order.
 pub async fn of_publishers_in_any_order_none_leaves_a_hole(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -78,8 +79,8 @@ pub async fn of_publishers_in_any_order_none_leaves_a_hole(
     assert_eq!(listed(&mut list, 20).await, seqs(1, 20));
 }
 
-/// A bus that lost an execution gets its last events back. Later readers find them. Organization streams
-/// had them before, so they report only new events.
+/// If the bus has lost an execution's events, the last of them can be restored, and later readers find them.
+/// Organization streams do not deliver restored events, because they delivered those events before the loss.
 pub async fn what_was_lost_is_given_back_in_silence(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(8);
     let (id, organization) = (events[0].execution_id, events[0].organization_id);
@@ -98,7 +99,7 @@ pub async fn what_was_lost_is_given_back_in_silence(BusUnderTest { bus, peer, ..
     );
 }
 
-/// Restored events must follow those that the bus has, and each arrives once.
+/// Restored events must follow the events that the bus has, and readers get each event once.
 pub async fn what_is_given_back_follows_what_is_there(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -112,7 +113,7 @@ pub async fn what_is_given_back_follows_what_is_there(
     assert_eq!(next(&mut late, 8).await, seqs(1, 8));
 }
 
-/// For a long execution that the bus does not know, it asks only for as many events as it keeps.
+/// If the bus has lost the events of a long execution, it asks only for as many events as it would keep.
 pub async fn no_more_is_wanted_back_than_is_kept(
     BusUnderTest {
         bus, capabilities, ..

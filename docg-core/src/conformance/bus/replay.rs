@@ -4,7 +4,7 @@ use crate::{
     ports::BusError,
 };
 
-/// A late reader gets all events that are kept, in order and as they were published.
+/// A late reader gets all events that the bus still has, in order and as they were published.
 pub async fn a_late_reader_gets_what_was_published_in_order(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -25,7 +25,7 @@ pub async fn a_late_reader_gets_what_was_published_in_order(
     }
 }
 
-/// A reader that has some events gets the following ones, also if none is published yet.
+/// A reader that has some events gets the following events, also if it subscribes before their publication.
 pub async fn a_reader_goes_on_after_what_it_has(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(12);
     bus.publish(&events[..10]).await.expect("publishes");
@@ -37,7 +37,7 @@ pub async fn a_reader_goes_on_after_what_it_has(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut from_the_end, 2).await, seqs(11, 12));
 }
 
-/// Publishing the same events twice changes nothing for late and live readers.
+/// Late and live readers get an event once, even if it is published twice.
 pub async fn what_is_published_twice_comes_once(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(8);
     let id = events[0].execution_id;
@@ -52,7 +52,8 @@ pub async fn what_is_published_twice_comes_once(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut late, 8).await, seqs(1, 8));
 }
 
-/// Each reader gets only its own execution's events, even if they were published with others.
+/// Each reader gets only the events of the execution to which it subscribed, even if events of several
+/// executions were published in one call.
 pub async fn executions_do_not_mix(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     use futures::StreamExt;
     let (one, two) = (events(4), events(4));
@@ -93,8 +94,8 @@ pub async fn a_reader_that_is_ahead_waits_for_what_is_new(
     assert_eq!(next(&mut stream, 3).await, seqs(6, 8));
 }
 
-/// A reader that asks for dropped events gets an error, not a silent gap. The kept events can still be
-/// read.
+/// A reader that asks for dropped events gets an error, not a silent gap. The events that the bus still has
+/// can be read.
 pub async fn what_is_forgotten_is_too_old(
     BusUnderTest {
         bus,

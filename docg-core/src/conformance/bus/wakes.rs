@@ -27,7 +27,7 @@ pub async fn a_wake_that_nobody_hears_is_no_error(BusUnderTest { bus, .. }: BusU
     bus.wake(ExecutionId::new()).await.expect("wakes");
 }
 
-/// A listener that left, or that does not read, takes no wake from the others.
+/// The other listeners get every wake, even if a listener has left or does not read.
 pub async fn a_listener_that_left_disturbs_nobody(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let left = bus.wakes().await.expect("listens");
     let _idle = bus.wakes().await.expect("listens");

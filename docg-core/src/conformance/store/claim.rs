@@ -26,7 +26,7 @@ pub async fn what_is_due_is_given_with_its_whole_state(
     assert_eq!(claim.claimed[0].lease.worker_id, worker.id);
 }
 
-/// A new execution is due at its `due_at`, whatever its `wake_at`. Without `due_at` it is not due.
+/// A new execution is due at its `due_at`, whatever its `wake_at`. An execution without `due_at` is not due.
 pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let [later, never] = [Some(at(100)), None].map(|due_at| NewExecution {
@@ -40,7 +40,8 @@ pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnd
     assert_eq!(due(&*store, at(101)).await, []);
 }
 
-/// A higher priority is claimed first. Among equal ones of one organization, the longest due comes first.
+/// Executions with a higher priority are claimed first. At equal priority within an organization, the
+/// execution that has been due for longest is claimed first.
 pub async fn higher_priority_then_longer_due_comes_first(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -67,7 +68,7 @@ pub async fn higher_priority_then_longer_due_comes_first(
     assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [fourth, last]);
 }
 
-/// Many concurrent workers claim each execution only once.
+/// If many workers claim concurrently, each execution is claimed only once.
 pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organizations = [OrganizationId::new(), OrganizationId::new()];
@@ -87,7 +88,7 @@ pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
         }
     })
     .await;
-    // A claim may return nothing while others run; the next claim finds the rest.
+    // A claim may return nothing while other claims run; a claim after them finds the rest.
     let mut given: Vec<_> = given.into_iter().flatten().collect();
     given.extend(due(&**store, at(0)).await);
     assert_eq!(given.len(), created.len(), "each is given once");
@@ -104,7 +105,7 @@ pub async fn of_many_claims_of_one_execution_one_gets_it(under_test: StoreUnderT
     assert_eq!(got.await.into_iter().filter(|got| *got).count(), 1);
 }
 
-/// A leased execution cannot be claimed, as due or by id, not even by its holder.
+/// A leased execution cannot be claimed, neither as due nor by id, not even by the lease holder.
 pub async fn what_is_leased_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let worker = Worker::new();
@@ -145,7 +146,8 @@ pub async fn one_that_is_not_there_is_not_given(StoreUnderTest { store, .. }: St
     );
 }
 
-/// Each claim of an execution has a higher fencing token, however the lease before ended.
+/// Each claim of an execution has a higher fencing token than the claim before, however the earlier lease
+/// ended.
 pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let first = take(&*store, at(0), id).await;
@@ -162,7 +164,7 @@ pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnd
     assert!(fourth.lease.fence > third.lease.fence);
 }
 
-/// A worker gets only executions whose node types it knows completely.
+/// A worker gets an execution only if it knows all node types of its workflow.
 pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let of_types = |node_types: &[&str]| {
@@ -236,8 +238,8 @@ pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: St
     assert_eq!(unserved(&["render"], 1).await, []);
 }
 
-/// An organization never has more leases than its share, over all workers. A released lease makes room
-/// for another.
+/// All workers together never lease more executions of an organization than its share. After a release, the
+/// organization can get another lease.
 pub async fn an_organization_gets_no_more_than_its_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -271,7 +273,7 @@ pub async fn an_organization_gets_no_more_than_its_share(
     );
 }
 
-/// An expired lease no longer counts against the share.
+/// An expired lease no longer counts against its organization's share of leases.
 pub async fn leases_that_ran_out_do_not_count_as_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -286,7 +288,7 @@ pub async fn leases_that_ran_out_do_not_count_as_share(
     assert_eq!(worker.due(&*store, now, 10).await.claimed.len(), 2);
 }
 
-/// An organization with many due executions leaves room for a later one of another organization.
+/// If one organization has many due executions, a later execution of another organization is still claimed.
 pub async fn a_flood_leaves_room_for_other_organizations(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -302,7 +304,8 @@ pub async fn a_flood_leaves_room_for_other_organizations(
     assert!(given.contains(&late));
 }
 
-/// If organizations take turns, the second need not wait until the first has its share.
+/// If organizations take turns, an execution that is due late is claimed before another organization has its
+/// full share of leases.
 pub async fn organizations_take_turns(
     StoreUnderTest {
         store,
@@ -339,7 +342,7 @@ pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// An ended execution is due from the time of its signal, not from the end of a lease on it.
+/// An ended execution with a signal is due from the time of the signal, not from the end of an earlier lease.
 pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let end = 2 + LEASE.cast_signed();
@@ -353,7 +356,7 @@ pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }
         if is_released {
             store.release(&[lease], at(3)).await.expect("releases");
         }
-        // A worker that looks for work finds the expired lease, but no due execution.
+        // After the lease has expired, a claim finds no due execution.
         assert_eq!(due(&*store, at(end)).await, []);
         let before = RunFixture::of(organization).wake_at(at(end + 1)).build();
         let before = create(&*store, before).await;
@@ -405,8 +408,8 @@ pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTe
     );
 }
 
-/// A claim reports that an organization's share held back executions. The next commit that releases one
-/// of the organization's leases then sets `share_awaited`, once; no other commit does.
+/// A claim reports if it held back executions because their organization had its share of leases. The next
+/// commit that releases one of the organization's leases then sets `share_awaited`; no other commit sets it.
 pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

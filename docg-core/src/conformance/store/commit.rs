@@ -16,7 +16,7 @@ use crate::{
     signature::{RequestStatus, SignerStatus},
 };
 
-/// After a commit, its state, steps, inputs, events, logs and audit rows are all stored.
+/// A successful commit stores its run state, steps, inputs, events, logs and audit rows.
 pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -76,7 +76,7 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     );
 }
 
-/// A commit without inputs, steps or requests keeps the stored ones.
+/// If a commit has no inputs, steps or requests, the stored inputs, steps and requests stay as they are.
 pub async fn a_commit_leaves_alone_what_it_does_not_name(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -125,7 +125,8 @@ pub async fn a_stale_version_is_refused_whole(StoreUnderTest { store, .. }: Stor
     assert_eq!(due(&*store, at(2)).await, [], "the lease is still held");
 }
 
-/// A commit by a worker that lost its lease changes nothing, whether the lease is free or held by another.
+/// A commit by a worker that lost its lease changes nothing, whether the execution is free or leased by
+/// another worker.
 pub async fn a_lost_lease_is_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -216,7 +217,7 @@ pub async fn of_two_commits_on_one_version_one_wins(under_test: StoreUnderTest) 
     }
 }
 
-/// A commit whose events leave a gap or repeat stored ones is refused as a whole.
+/// A commit is refused as a whole if its events leave a gap or repeat stored events.
 pub async fn events_that_do_not_follow_are_refused_whole(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -248,8 +249,8 @@ pub async fn events_that_do_not_follow_are_refused_whole(
     commit(&*store, following.build()).await;
 }
 
-/// After a commit that releases the lease, the execution is due when the commit says, whatever its
-/// `wake_at`.
+/// After a commit that releases the lease, the execution is due at the time that the commit names, whatever
+/// its `wake_at`.
 pub async fn a_release_makes_due_at_the_time_it_names(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -265,7 +266,8 @@ pub async fn a_release_makes_due_at_the_time_it_names(
     assert_eq!(due(&*store, at(70)).await, [id]);
 }
 
-/// If the commit names no time, the execution is not due until it gets a signal, whatever its `wake_at`.
+/// If a commit releases the lease and names no time, the execution is not due until it gets a signal,
+/// whatever its `wake_at`.
 pub async fn a_release_without_a_time_waits_for_a_signal(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -350,7 +352,7 @@ pub async fn signature_requests_are_found_and_change(StoreUnderTest { store, .. 
     assert_eq!((by_id, by_envelope), (Some(request.clone()), Some(request)));
 }
 
-/// An execution's second signature request becomes its current one; the first can still be found.
+/// An execution's second signature request becomes its current request. The first request can still be found.
 pub async fn a_later_signature_request_leaves_the_earlier_to_be_found(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -429,8 +431,8 @@ pub async fn approvals_are_found_by_token_and_change(StoreUnderTest { store, .. 
     );
 }
 
-/// A token or an envelope belongs to one execution, across all organizations and also after its end. A
-/// commit that uses it for another execution is refused as a whole.
+/// A token or an envelope belongs to one execution, across all organizations and also after the execution's
+/// end. A commit that uses it for another execution is refused as a whole.
 pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -479,7 +481,8 @@ pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
             assert_eq!(kind, StoreErrorKind::NameTaken);
             assert_eq!(everything(&*store, organization, other).await, before);
         }
-        // The same envelope id of another provider is a different name. The lease is still held.
+        // The same envelope id of another provider is no conflict. The refused commits have not ended the
+        // lease.
         let mut elsewhere = fixtures::signature_request(execution, &envelope);
         elsewhere.provider = SignalId::new().to_string();
         let kept = CommitFixture::on(&claimed)

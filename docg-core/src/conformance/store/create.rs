@@ -32,8 +32,8 @@ impl Worker {
     }
 }
 
-/// A lease from creation is like one from a claim: no other worker gets the execution before it expires,
-/// and the claim after that is a takeover.
+/// A lease from creation is like a lease from a claim: no other worker gets the execution before the lease
+/// expires, and the next claim after that is a takeover.
 pub async fn a_run_can_be_leased_as_it_is_stored(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let worker = Worker::new();
@@ -71,8 +71,8 @@ pub async fn what_was_leased_as_it_was_stored_can_be_given_back(
     assert!(claimed.lease.fence > held.lease.fence);
 }
 
-/// If the organization has its share of leases, an execution is stored without a lease. Leases from
-/// claims and from creation both count until they expire.
+/// If the organization already has its share of leases, an execution is stored without a lease. Leases from
+/// claims and from creation both count against the share until they expire.
 pub async fn leases_of_new_runs_are_of_their_organizations_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -104,7 +104,7 @@ pub async fn leases_of_new_runs_are_of_their_organizations_share(
     assert!(due(&*store, later).await.contains(&waiting));
 }
 
-/// Concurrent claims and creations give an organization no more leases than its share.
+/// Concurrent claims and creations together give an organization no more leases than its share.
 pub async fn of_runs_stored_at_once_no_more_than_the_share_are_leased(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -218,7 +218,8 @@ pub async fn a_key_is_bound_to_its_organization(StoreUnderTest { store, .. }: St
     .await;
 }
 
-/// Of many concurrent calls with one key, one stores its execution and the others get its id.
+/// Of many concurrent creations with one key, one stores its execution and the others get the id of that
+/// execution.
 pub async fn of_concurrent_creates_with_one_key_one_is_new(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -262,7 +263,7 @@ pub async fn a_refused_create_does_not_use_its_key_up(
     create(&*store, RunFixture::of(organization).key("k", 2).build()).await;
 }
 
-/// An execution with an existing id is refused, and the existing one stays unchanged.
+/// A creation with the id of a stored execution is refused, and the stored execution stays unchanged.
 pub async fn a_taken_id_is_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -287,7 +288,8 @@ pub async fn a_taken_id_is_refused_whole(StoreUnderTest { store, .. }: StoreUnde
     create(&*store, RunFixture::of(organization).key("k", 2).build()).await;
 }
 
-/// The first events must be 1, 2, 3 without gaps; else the creation is refused, and nothing is stored.
+/// If the events of a creation are not numbered 1, 2, 3 without gaps, the creation is refused, and nothing is
+/// stored.
 pub async fn first_events_with_a_hole_are_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let mut run = RunFixture::of(organization).build();

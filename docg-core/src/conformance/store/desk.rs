@@ -17,7 +17,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The duration of the cases' leases, in milliseconds.
+/// The duration of the leases in the cases, in milliseconds.
 pub(super) const LEASE: u64 = 10_000;
 
 /// The node types of the fixtures' workflows.
@@ -65,7 +65,7 @@ pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery 
     ExecutionQuery::of(organization_id).limit(1_000)
 }
 
-/// Stores an execution, which must be new.
+/// Stores a new execution, without a lease.
 pub(super) async fn create(store: &dyn Store, run: NewExecution) -> ExecutionId {
     let id = run.state.execution.id;
     let created = store.create(run).await.expect("stores");
@@ -126,7 +126,7 @@ impl Worker {
     }
 }
 
-/// Claims one execution by id, which must be free.
+/// Claims a free execution by id, with a fresh worker.
 pub(super) async fn take(store: &dyn Store, now: Timestamp, id: ExecutionId) -> Claimed {
     Worker::new().one(store, now, id).await.expect("is free")
 }
@@ -149,7 +149,7 @@ pub(super) async fn commit(store: &dyn Store, commit: Commit) -> Committed {
     store.commit(commit).await.expect("commits")
 }
 
-/// Claims an execution and makes the commit that the closure builds.
+/// Claims an execution, and makes the commit that the closure builds on it.
 pub(super) async fn work(
     store: &dyn Store,
     now: Timestamp,
@@ -160,7 +160,7 @@ pub(super) async fn work(
     commit(store, make(&claimed)).await
 }
 
-/// The kind of the error; the call must have failed.
+/// The kind of the error of a call that must have failed.
 pub(super) fn refused<T: Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.expect_err("is refused").kind
 }
@@ -190,7 +190,8 @@ pub(super) async fn pages<T, C, F: Future<Output = Page<T>>>(
     }
 }
 
-/// Runs `count` tasks at once, half of them on the peer, and returns their results in order.
+/// Runs `count` tasks at once, half of them on the store of the other process. Returns their results in
+/// order.
 pub(super) async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     store: &Arc<dyn Store>,
     peer: &Arc<dyn Store>,

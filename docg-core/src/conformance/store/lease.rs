@@ -9,7 +9,7 @@ use crate::{
     run::Status,
 };
 
-/// A lease keeps other workers away until it expires, and not longer.
+/// Other workers cannot claim a leased execution until the lease expires, and then they can.
 pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     take(&*store, at(0), id).await;
@@ -19,7 +19,7 @@ pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(end)).await, [id]);
 }
 
-/// A claim is a takeover only if the previous lease expired, not if it was released or committed.
+/// A claim is a takeover only if the previous lease expired, not if a release or a commit ended it.
 pub async fn a_takeover_is_told_from_what_was_given_back(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -42,8 +42,8 @@ pub async fn a_takeover_is_told_from_what_was_given_back(
     assert!(due.claimed[0].taken_over, "and again, found as due");
 }
 
-/// The holder of an expired lease can still commit, and so extend it, until another worker claims the
-/// execution.
+/// Until another worker claims the execution, the holder of an expired lease can still commit, and so extend
+/// the lease.
 pub async fn who_ran_out_may_commit_until_somebody_takes_over(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -51,7 +51,7 @@ pub async fn who_ran_out_may_commit_until_somebody_takes_over(
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let end = at(0).plus_millis(LEASE);
-    // Another worker looks for work meanwhile, but does not know these node types.
+    // Meanwhile a worker that does not know these node types looks for due executions, and claims nothing.
     let mut other = Worker::new();
     other.node_types = [].into();
     assert_eq!(other.due(&*store, end, 1).await.claimed.len(), 0);
@@ -134,7 +134,7 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     );
 }
 
-/// Renewing reports the executions with pending signals, as long as they are pending.
+/// Renewing reports the executions that have pending signals, until a commit settles the signals.
 pub async fn renewing_tells_who_has_signals(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let mut claimed = Vec::new();
@@ -177,7 +177,8 @@ pub async fn a_commit_that_keeps_the_lease_prolongs_it(
     assert_eq!(due(&*store, until).await, [id]);
 }
 
-/// If a slow commit carries an earlier end than a renewal that overtook it, the later end stays.
+/// If a commit with an earlier end of the lease arrives after a renewal with a later end, the later end
+/// stays.
 pub async fn a_late_commit_does_not_shorten_a_lease_that_was_renewed(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -191,7 +192,7 @@ pub async fn a_late_commit_does_not_shorten_a_lease_that_was_renewed(
     assert_eq!(due(&*store, until).await, [id]);
 }
 
-/// A released execution is due at once, even if it was not due before.
+/// After a release without a commit the execution is due at once, even if it was not due before.
 pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let waiting = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
@@ -225,8 +226,8 @@ pub async fn giving_back_a_lost_lease_changes_nothing(
     commit(&*store, CommitFixture::on(&new).build()).await;
 }
 
-/// Each takeover counts, also after commits without progress. A release or a commit with progress resets
-/// the count.
+/// Claims count the takeovers of an execution, also across commits without progress. A release or a commit
+/// with progress resets the count.
 pub async fn takeovers_are_counted_until_a_commit_makes_progress(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

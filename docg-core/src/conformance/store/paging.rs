@@ -30,7 +30,8 @@ async fn list(
     pages(limit, read, place).await.iter().map(place).collect()
 }
 
-/// Pages of any size add up to the list, newest first. Executions of the same time are ordered by id.
+/// Pages of any size add up to the whole list of executions, newest first. Executions of the same time are
+/// ordered by id.
 pub async fn executions_come_newest_first_without_loss_or_repeat(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -53,7 +54,7 @@ pub async fn executions_come_newest_first_without_loss_or_repeat(
     }
 }
 
-/// Filters by workflow and status work alone and together, over all pages.
+/// Each filter by workflow, by status or by both selects exactly the matching executions, over all pages.
 pub async fn executions_are_filtered_by_workflow_and_status(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -107,7 +108,8 @@ pub async fn executions_are_filtered_by_workflow_and_status(
     }
 }
 
-/// During concurrent creations and commits, a reader gets each execution that existed before once.
+/// While executions are created and changed, a reader of all pages gets each execution that existed before
+/// once.
 pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -155,7 +157,7 @@ pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: 
     .await;
 }
 
-/// Pages of a log add up to the log, even if all entries have the same time.
+/// The pages of a log add up to the whole log, even if all entries have the same time.
 pub async fn logs_are_paged_without_loss_or_repeat(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -201,7 +203,7 @@ pub async fn filtered_logs_are_paged_without_loss_or_repeat(
     }
 }
 
-/// Pages of an audit trail add up to the trail.
+/// The pages of an audit trail add up to the whole trail.
 pub async fn audit_rows_are_paged_without_loss_or_repeat(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -221,7 +223,7 @@ pub async fn audit_rows_are_paged_without_loss_or_repeat(
     }
 }
 
-/// While commits add to a log and an audit trail, a reader gets each row once and in order.
+/// While commits add to a log and an audit trail, a reader of all pages gets each row once and in order.
 pub async fn pages_stand_still_under_concurrent_commits(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();

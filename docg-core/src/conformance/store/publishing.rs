@@ -31,8 +31,8 @@ fn expected(
     }
 }
 
-/// An execution is listed, with its published and its last number, until all events are marked as
-/// published. New events list it again.
+/// An execution is listed, with the numbers of its last published and its last event, until all its events
+/// are marked as published. After new events it is listed again.
 pub async fn what_was_not_published_is_listed_until_it_is(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -90,7 +90,8 @@ pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: St
     assert_eq!(unpublished(&*store).await.len(), 2);
 }
 
-/// A late mark with a lower number changes nothing, and a mark for an unknown id is no error.
+/// Marking events as published up to a lower number than before changes nothing. Marking the events of an
+/// unknown execution is no error.
 pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -115,7 +116,7 @@ pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderT
     );
 }
 
-/// A commit can record how far the worker has published so far.
+/// A commit can record up to which event the worker has published.
 pub async fn a_commit_can_say_what_was_published(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -132,7 +133,8 @@ pub async fn a_commit_can_say_what_was_published(StoreUnderTest { store, .. }: S
     );
 }
 
-/// The list is at most as long as requested. After marking its entries, the rest is listed.
+/// The list of unpublished executions is at most as long as requested. If its entries are marked as
+/// published, the next list has the rest.
 pub async fn no_more_is_listed_than_asked_for(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     for _ in 0..10 {
@@ -152,7 +154,7 @@ pub async fn no_more_is_listed_than_asked_for(StoreUnderTest { store, .. }: Stor
     assert_eq!(marked, 10);
 }
 
-/// A claim reports how far the execution's events were published.
+/// A claim reports up to which event the execution's events are marked as published.
 pub async fn a_claim_says_what_was_published(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
@@ -167,8 +169,8 @@ pub async fn a_claim_says_what_was_published(StoreUnderTest { store, .. }: Store
     assert_eq!(take(&*store, lapsed, id).await.published, 3);
 }
 
-/// The list is in order of ids and can be continued after any id, so that entries that stay unpublished
-/// do not hide the rest.
+/// The list of unpublished executions is in order of ids and can be continued after any id, so that entries
+/// that stay unpublished do not hide the rest.
 pub async fn the_list_of_what_was_not_published_goes_on_after_an_execution(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

@@ -22,7 +22,7 @@ async fn ended(store: &dyn Store, organization: OrganizationId, when: Timestamp)
     id
 }
 
-/// A purged execution is gone, and no read finds any part of it.
+/// After a purge, no read finds any part of the purged execution.
 pub async fn old_ended_executions_go_with_all_that_is_theirs(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -88,7 +88,8 @@ pub async fn old_ended_executions_go_with_all_that_is_theirs(
     assert_eq!(store.purge(at(1_000), 100).await.expect("purges"), 0);
 }
 
-/// An execution with pending signals is not purged, however long ago it ended: they are settled first.
+/// An execution with pending signals is not purged, however long ago it ended: a worker settles the signals
+/// first.
 pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let (late, other) = (
@@ -97,7 +98,7 @@ pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }
     );
     let sent = fixtures::signal(organization, late, at(20));
     store.signal(sent.clone()).await.expect("signals");
-    // The execution with a signal does not block the purge of the other.
+    // The execution with a signal does not keep the other execution from being purged.
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 0);
     let found = store.execution(organization, other).await.expect("reads");
@@ -113,7 +114,7 @@ pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
 }
 
-/// Executions that ended at the given time or later are kept, and so are those that have not ended.
+/// A purge keeps executions that ended at the given time or later, and executions that have not ended.
 pub async fn nothing_else_goes(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let open = create(

@@ -87,7 +87,7 @@ pub async fn what_is_not_there_is_empty_not_an_error(StoreUnderTest { store, .. 
     );
 }
 
-/// Events can be read after any sequence number, up to the limit. After the last there are none.
+/// Events can be read after any sequence number, up to the limit. After the last event a read returns none.
 pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -112,7 +112,7 @@ pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: Stor
     assert_eq!(read(u64::from(u32::MAX), 5).await, [0; 0]);
 }
 
-/// Log filters by level, domain and step work alone and together.
+/// Each filter of logs by level, domain and step, alone or combined, selects exactly the matching entries.
 pub async fn logs_are_filtered_by_level_domain_and_step(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

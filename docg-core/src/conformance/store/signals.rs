@@ -16,7 +16,7 @@ async fn waiting(store: &dyn Store, organization: OrganizationId) -> ExecutionId
     create(store, RunFixture::of(organization).wake_at(None).build()).await
 }
 
-/// An execution that waits, or is due much later, is due at once when it has a signal.
+/// If an execution waits, or is due much later, a signal makes it due at once.
 pub async fn a_signal_makes_a_waiting_execution_due(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
@@ -61,7 +61,7 @@ pub async fn signals_keep_their_order(StoreUnderTest { store, .. }: StoreUnderTe
     let id = waiting(&*store, organization).await;
     let mut sent = Vec::new();
     for _ in 0..5 {
-        // All have the same time, so that only the order of arrival can decide.
+        // All signals have the same time, so that only the order of arrival can decide.
         sent.push(signal(organization, id, at(10)));
         store
             .signal(sent[sent.len() - 1].clone())
@@ -114,7 +114,8 @@ pub async fn a_settled_signal_that_is_repeated_stays_settled(
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// A signal to a leased execution does not make it due. The holder sees the signal at its next commit.
+/// A signal does not make a leased execution due. The answer to the lease holder's next commit reports the
+/// signal.
 pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -174,8 +175,8 @@ pub async fn a_release_with_signals_pending_is_due_at_once(
     assert_eq!(again.claimed[0].signals, [sent]);
 }
 
-/// A commit that ends the execution is refused as a whole while the inbox has a signal that it does not
-/// settle. Other commits are accepted.
+/// While the inbox has a signal that a commit does not settle, the commit is refused as a whole if it ends
+/// the execution. Other commits are accepted.
 pub async fn an_end_is_refused_until_it_settles_the_inbox(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

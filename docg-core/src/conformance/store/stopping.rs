@@ -1,5 +1,5 @@
-//! Cases with an engine on the store: handlers are told to stop, answer in every way, and the executions
-//! must end as promised, whichever process applies it.
+//! Cases with engines on the store. Handlers are told to stop, and answer in every possible way. Every
+//! execution must end as promised, whichever process applies the cancel, shutdown or timeout.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ use crate::{
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };
 
-/// A timeout that is longer than any wait in these cases.
+/// The time after which a wait fails the case; far longer than any wait takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SIGNER: &str = "signer@example.com";
 const KINDS: [&str; 5] = ["compute", "repeatable", "effect", "signed", "asked"];
@@ -74,7 +74,7 @@ impl EventBus for SilentBus {
     }
 }
 
-/// One combination of a step's kind, a handler's answer and an `on_error`.
+/// One combination of a step's kind, the answer of its handler and the node's `on_error`.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     kind: &'static str,
@@ -105,13 +105,13 @@ impl Cell {
 /// State that the handlers of all processes share.
 struct Handlers {
     begun: mpsc::UnboundedSender<ExecutionId>,
-    /// Lets handlers answer that were not told to stop.
+    /// Fires to let the handlers answer although they are not told to stop.
     released: CancellationToken,
     told: Mutex<HashMap<ExecutionId, Option<StopReason>>>,
 }
 
 impl Handlers {
-    /// Reports that the handler has begun, and waits until it is told to stop.
+    /// Reports that the handler has begun, and waits until the handler is told to stop or all are released.
     async fn waits(&self, context: &StepContext, answer: &str) {
         let _ = self.begun.send(context.execution_id);
         tokio::select! {
@@ -191,7 +191,8 @@ impl World {
         }
     }
 
-    /// An engine whose handlers wait until they are told to stop, or succeed at once if `done`.
+    /// An engine whose handlers wait until they are told to stop, and then give the answer that the step's
+    /// parameters name. If `done` is set, they succeed at once.
     fn engine(&self, store: Arc<dyn Store>, clock: Arc<dyn Clock>, done: bool) -> Engine {
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase).param(ParamSpec::required("answer", ParamKind::Text))
@@ -281,7 +282,7 @@ impl World {
         self.engine(store, Arc::new(SystemClock), false)
     }
 
-    /// An engine in another process.
+    /// The engine of another process, on the same data.
     fn second(&self, clock: Arc<dyn Clock>, done: bool) -> Engine {
         self.engine(Arc::clone(&self.under_test.peer), clock, done)
     }
@@ -322,7 +323,7 @@ impl World {
         started
     }
 
-    /// Signs as the signer, as soon as the request is stored.
+    /// Reports that the signer has signed, as soon as the execution's signature request is stored.
     async fn sign(&self, engine: &Engine, id: ExecutionId) {
         let request = until(async || {
             let envelope = id.to_string();
@@ -372,7 +373,8 @@ impl World {
         join_all(cancels).await;
     }
 
-    /// Checks that all executions are canceled, without an error, and that their steps record the outcome.
+    /// Checks that all executions are canceled without an error, that their steps record the outcome, and
+    /// that no signature request is open.
     async fn are_canceled(&self, started: &HashMap<ExecutionId, Cell>, answered: bool) {
         for (id, cell) in started {
             let execution = self.becomes(*id, Status::Canceled).await;
@@ -402,7 +404,7 @@ impl World {
     }
 }
 
-/// Polls until there is an answer.
+/// Polls the closure until it returns a value.
 async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     let asking = async {
         loop {
@@ -433,7 +435,8 @@ pub async fn a_cancel_ends_an_execution_canceled_whatever_its_handler_answers(
     world.were_told(&started, StopReason::Cancel);
 }
 
-/// A cancel by a process without workers wins too. The holder finds it when it renews its lease.
+/// A cancel by a process without workers wins too. The lease holder finds the cancel when it renews its
+/// lease.
 pub async fn a_cancel_through_another_process_wins_too(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
@@ -445,8 +448,8 @@ pub async fn a_cancel_through_another_process_wins_too(under_test: StoreUnderTes
     world.were_told(&started, StopReason::Cancel);
 }
 
-/// A process without workers cancels the executions of a process that is cut off. Later answers of the
-/// old handlers have no effect.
+/// A process without workers cancels the executions of a process that is cut off from the store. What the
+/// handlers of the cut-off process answer later has no effect.
 pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     under_test: StoreUnderTest,
 ) {
@@ -458,7 +461,8 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     });
     let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), false);
     let workers = engine.start_workers(crowd()).expect("no other workers run");
-    // Leave out "asked": the process that takes over would probe again, and that probe waits too.
+    // Leave out steps of the kind "asked": the process that takes over would probe them again, and that
+    // probe would wait too.
     let mut cells = Cell::all();
     cells.retain(|cell| cell.kind != "asked" && cell.on_error == "continue");
     let started = world.start(&engine, &cells, 3_600_000).await;
@@ -478,7 +482,7 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     }
 }
 
-/// `Some` if the store knows that the step is running.
+/// `Some` if the stored step is running.
 async fn is_running(world: &World, id: ExecutionId) -> Option<()> {
     let step = world.step(id).await;
     step.state.is_open().then_some(())
@@ -490,7 +494,8 @@ pub async fn a_shutdown_ends_nothing_whatever_the_handlers_answer(under_test: St
     let engine = world.first();
     let workers = engine.start_workers(crowd()).expect("no other workers run");
     let mut cells = Cell::all();
-    // Leave out "asked": its outcome was unknown before the shutdown, so its probe decides.
+    // Leave out steps of the kind "asked": their outcome was unknown before the shutdown, so the answer of
+    // the probe decides.
     cells.retain(|cell| cell.kind != "asked");
     let started = world.start(&engine, &cells, 3_600_000).await;
     workers.shutdown().await;
@@ -550,8 +555,8 @@ pub async fn at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers(
     world.were_told(&started, StopReason::Deadline);
 }
 
-/// If an execution ends while the holder has an unseen signal, a cancel wins. Any other signal is too
-/// late, and is recorded as ignored.
+/// An execution is about to end while its inbox has a signal that the lease holder has not seen. A cancel
+/// wins over the end. Any other signal is too late, and is recorded as ignored.
 pub async fn the_end_of_an_execution_yields_to_a_cancel_in_its_inbox(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
@@ -592,7 +597,7 @@ pub async fn the_end_of_an_execution_yields_to_a_cancel_in_its_inbox(under_test:
     for (id, cell) in &paused {
         let ended = until(async || {
             let status = world.execution(*id).await.status;
-            // If the holder renews its lease in time, it finds the pause before the end.
+            // If the lease holder renews its lease in time, it finds the pause before the execution ends.
             (status.is_terminal() || status == Status::Paused).then_some(status)
         });
         let ended = ended.await;

@@ -1,5 +1,5 @@
-//! The values that a store keeps and refuses. They are the same for all stores, so that no value works
-//! only on some.
+//! The values that a store must keep, and those that it must refuse. All stores keep and refuse the same
+//! values, so that an application can change its store.
 
 use std::{iter, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Commits that hold the value, each in a different place.
+/// Commits that hold the value, each in a different field.
 fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
     let base = || {
         CommitFixture::on(claimed)
@@ -74,7 +74,7 @@ fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
     steps.map(with_step).into_iter().chain(others).collect()
 }
 
-/// Commits that hold the text, each in a different place.
+/// Commits that hold the text, each in a different field.
 fn commits_with_text(claimed: &Claimed, text: &str) -> Vec<Commit> {
     let base = || {
         CommitFixture::on(claimed)
@@ -132,7 +132,7 @@ pub async fn a_commit_that_cannot_be_kept_is_refused_whole(
     commit(&*store, CommitFixture::on(&claimed).events(1).build()).await;
 }
 
-/// A new execution, a signal or an entry with such a value is refused too.
+/// A creation, a signal or a TTL entry with a value that cannot be read back is refused too.
 pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -169,7 +169,7 @@ pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
     assert_eq!(store.signals(id).await.expect("reads"), []);
 }
 
-/// Values of the greatest allowed depth are read back, by readers and by claims.
+/// Readers and claims get a value of the greatest allowed depth as it was stored.
 pub async fn what_is_nested_as_deep_as_allowed_comes_back(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -211,8 +211,8 @@ pub async fn what_is_nested_as_deep_as_allowed_comes_back(
     assert!(read.audit.iter().any(|row| row.metadata == deep));
 }
 
-/// The earliest and the latest timestamp can be stored in every place and read back, and every list with
-/// them can be read.
+/// The earliest and the latest timestamp can be stored in every field and read back, and every list with such
+/// timestamps can be read.
 pub async fn the_first_and_the_last_moment_come_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     for end in [Timestamp::MIN, Timestamp::MAX] {

@@ -24,7 +24,7 @@ fn key() -> TtlKey {
     }
 }
 
-/// The second call to remember a key gets the entry that the first stored.
+/// The second call of `remember` for a key stores nothing, and gets the entry that the first call stored.
 pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let (first, second) = (entry(&key), entry(&key));
@@ -40,7 +40,7 @@ pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderT
     assert_eq!(store.recall(&key, at(2)).await.expect("reads"), Some(first));
 }
 
-/// Of many concurrent calls with one key, one stores its entry and the others get it.
+/// Of many concurrent calls of `remember` with one key, one stores its entry and the others get that entry.
 pub async fn of_concurrent_entries_one_is_remembered(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let key = key();
@@ -96,7 +96,7 @@ pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(store.recall(&key, at(150)).await.expect("reads"), Some(new));
 }
 
-/// Replacing changes an entry's value and expiry, or stores a new entry if there is none.
+/// Replacing changes an entry's value and expiry. If the key has no entry, the new entry is stored.
 pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let first = entry(&key);
@@ -113,7 +113,7 @@ pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnder
     );
 }
 
-/// The same key text is a different key for another organization, for none, or for another kind.
+/// Entries with the same key text are separate if they differ in organization (or have none) or in kind.
 pub async fn names_differ_by_organization_and_kind(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let keys = [

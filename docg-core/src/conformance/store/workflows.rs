@@ -22,7 +22,7 @@ fn next(current: &Workflow) -> Workflow {
     }
 }
 
-/// The first version is 1, and each other version must follow the one before.
+/// A workflow's first version must be 1, and each later version must follow the version before it.
 pub async fn versions_follow_one_another(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let first = workflow(organization, &["extract"]);
@@ -106,7 +106,7 @@ pub async fn of_concurrent_versions_one_is_stored(under_test: StoreUnderTest) {
     );
 }
 
-/// A deleted workflow is not found and not listed. If it is stored again, its versions continue.
+/// A deleted workflow is not found and not listed. If it is stored again, its version numbers continue.
 pub async fn a_deleted_workflow_is_hidden_and_its_versions_go_on(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -233,7 +233,8 @@ pub async fn another_organizations_workflows_are_hidden(
     );
 }
 
-/// Pages of any size add up to the list of current versions, also during concurrent changes.
+/// Pages of any size add up to the list of all workflows in their current versions, also during concurrent
+/// changes.
 pub async fn workflows_come_newest_first_without_loss_or_repeat(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();

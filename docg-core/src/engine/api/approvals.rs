@@ -1,10 +1,10 @@
-//! The calls of approvers. The token in their link is all they need.
+//! The calls of approvers, who need nothing but the token in their link.
 
 use std::fmt;
 
 use super::{
     control::{Delivery, refusal},
-    start::none,
+    start::refuse_faults,
 };
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
@@ -33,10 +33,10 @@ pub struct OpenApproval {
 /// The result of a vote.
 #[derive(Debug, Clone)]
 pub enum VoteAnswer {
-    /// The vote counts; this is the approval after it.
+    /// The vote counts. Holds the approval after the vote.
     Counted(Box<OpenApproval>),
     /// The vote is stored, but not yet counted. The worker that holds the execution counts it if the approval
-    /// is still open then. Open the approval again to see whether it did.
+    /// is still open then. Open the approval again to see whether the vote counted.
     Pending,
 }
 
@@ -55,18 +55,18 @@ pub struct VoteRefusal {
 /// Why a vote does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedVote {
-    /// The approval had been decided.
+    /// The approval was decided before this vote.
     Decided,
-    /// This approver had voted, and the approval is still open for the others.
+    /// This approver had voted before. The approval is still open for the others.
     AlreadyVoted,
-    /// The time to decide had expired.
+    /// The time to decide had expired before this vote.
     Expired,
-    /// The execution had ended.
+    /// The execution had ended before this vote.
     Canceled,
 }
 
 impl RefusedVote {
-    /// The code in the API.
+    /// The reason's code in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -89,14 +89,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown token, and for one whose execution was purged.
+    /// `NotFound` for an unknown token, and for a token whose execution was purged.
     pub async fn approval(&self, token: &str) -> Result<OpenApproval, EngineError> {
         let (approval, approver) = self.find_approval(token).await?;
         self.open(approval, approver).await
     }
 
-    /// Votes as the approver whose token it is. Their address and comment go into the audit trail. One
-    /// rejection decides the approval, and so do as many approvals as the quorum.
+    /// Votes as the approver to whom the token belongs. The approver's address and comment go into the audit
+    /// trail. The approval is decided by one rejection, or by as many approvals as its quorum.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl Engine {
         let comment = comment
             .map(|comment| comment.trim().to_owned())
             .filter(|comment| !limits::is_blank(comment));
-        none(limits::COMMENT.of_field(comment.as_deref()))?;
+        refuse_faults(limits::COMMENT.of_field(comment.as_deref()))?;
         let (approval, approver) = self.find_approval(token).await?;
         if approval.unreadable {
             let (organization, execution) = (approval.organization_id, approval.execution_id);

@@ -1,12 +1,12 @@
 //! Commands on existing executions. A command is checked against the current state and appended to the signal
-//! inbox. The holder of the lease applies it; if nobody holds the execution, this process claims it and
-//! applies it.
+//! inbox. The holder of the lease applies the command; if nobody holds the execution, this process claims it
+//! and applies the command.
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Repair, Resume, start::none};
+use super::{Repair, Resume, start::refuse_faults};
 use crate::{
     engine::{
         Command, Engine, EngineError, allowed_commands,
@@ -51,7 +51,7 @@ impl ControlRequest {
 /// The result of a command.
 #[derive(Debug, Clone)]
 pub enum ControlAnswer {
-    /// The command was applied; this is the execution after it.
+    /// The command was applied. Holds the execution after the command.
     Applied(Box<ExecutionRecord>),
     /// The command is stored, but not yet applied. The worker that holds the execution applies it at its next
     /// wake-up or lease renewal; if that worker dies, the next one does. If something else changes the
@@ -80,9 +80,11 @@ async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option
     }
 }
 
-/// How long a call waits for a holder in this process, on top of the handler's grace and probe time.
+/// How long a call waits until a holder in this process has settled its signal, on top of the handler's grace
+/// and probe time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a call waits for a holder in another process before it answers `Pending`.
+/// How long a call waits until a holder in another process has settled its signal, before it answers
+/// `Pending`.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 
 impl Engine {
@@ -102,13 +104,14 @@ impl Engine {
     }
 
     /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
-    /// Whatever the handler returns, the execution ends `canceled`, and its effect is recorded as far as it
-    /// is known.
+    /// Whatever the handler returns, the execution ends `canceled`, and the handler's effect is recorded as
+    /// far as it is known.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition`; `Unreadable` only if the execution has ended, since an unreadable one
-    /// can be canceled; `VersionMismatch`; `InvalidInput` if a text breaks its [limit](crate::limits).
+    /// `NotFound`; `InvalidTransition`; `Unreadable` only if the execution has ended, since a cancel works on
+    /// an unreadable execution; `VersionMismatch`; `InvalidInput` if a text breaks its
+    /// [limit](crate::limits).
     pub async fn cancel(
         &self,
         request: ControlRequest,
@@ -119,14 +122,14 @@ impl Engine {
     }
 
     /// Resumes an execution: after a pause, after a review (with the repaired values), or into delivery.
-    /// [`Resume::Reject`] ends it instead.
+    /// [`Resume::Reject`] ends the execution instead.
     ///
     /// # Errors
     ///
     /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the repair names
     /// unknown nodes or parameters, if a value is too large or cannot be [stored](crate::storable), if an
-    /// outcome is unknown and the repair does not settle it, if the repair settles a known one, or if a text
-    /// breaks its [limit](crate::limits).
+    /// outcome is unknown and the repair does not settle it, if the repair settles an outcome that is known,
+    /// or if a text breaks its [limit](crate::limits).
     pub async fn resume(
         &self,
         request: ControlRequest,
@@ -134,7 +137,7 @@ impl Engine {
     ) -> Result<ControlAnswer, EngineError> {
         let repair = match &mut how {
             Resume::Continue(repair) => {
-                none(repair.unstorable())?;
+                refuse_faults(repair.unstorable())?;
                 Some(repair.clone())
             }
             Resume::Reject => None,
@@ -143,17 +146,15 @@ impl Engine {
         self.control(request, Command::Resume, kind, repair).await
     }
 
-    /// Returns the execution if the command would change it, or `None` if the execution is already as the command
-    /// wants it. `repair` belongs to a resume.
-    async fn checked(
+    /// The execution that a command is for, and true if the command would change the execution. It would not
+    /// if the execution is already in the state to which the command leads.
+    pub(super) async fn allowed(
         &self,
         request: &ControlRequest,
         command: Command,
-        repair: Option<&Repair>,
-    ) -> Result<Option<ExecutionRecord>, EngineError> {
-        let record = self
-            .execution(request.organization_id, request.execution_id)
-            .await?;
+    ) -> Result<(ExecutionRecord, bool), EngineError> {
+        let (organization, id) = (request.organization_id, request.execution_id);
+        let record = self.execution(organization, id).await?;
         let execution = &record.execution;
         if let Some(expected) = request
             .if_version
@@ -164,24 +165,37 @@ impl Engine {
                 actual: execution.version,
             });
         }
+        // Only a cancel works on an unreadable execution; all others need the whole state.
+        let needs_all = command != Command::Cancel;
         match machine::judge(execution, command) {
-            // A resume or pause needs the whole state; only a cancel works on an unreadable execution.
-            _ if record.unreadable && command != Command::Cancel => Err(refusal(execution, true)),
+            Verdict::Refuse => Err(refusal(execution, record.unreadable)),
+            _ if needs_all && record.unreadable => Err(refusal(execution, true)),
+            Verdict::NoChange => Ok((record, false)),
             Verdict::Apply => {
-                if command != Command::Cancel {
+                if needs_all {
                     self.check_readable(&record).await?;
                 }
-                if let Some(repair) = repair {
-                    self.check_repair(request, execution, repair).await?;
-                }
-                Ok(Some(record))
+                Ok((record, true))
             }
-            Verdict::NoChange => Ok(None),
-            Verdict::Refuse => Err(refusal(execution, record.unreadable)),
         }
     }
 
-    /// Rejects an execution of which a part cannot be read. Only a cancel works without that part.
+    /// Returns the execution if the command would change it. `repair` belongs to a resume.
+    async fn checked(
+        &self,
+        request: &ControlRequest,
+        command: Command,
+        repair: Option<&Repair>,
+    ) -> Result<Option<ExecutionRecord>, EngineError> {
+        let (record, changes) = self.allowed(request, command).await?;
+        if let Some(repair) = repair.filter(|_| changes) {
+            self.check_repair(request, &record.execution, repair)
+                .await?;
+        }
+        Ok(changes.then_some(record))
+    }
+
+    /// Rejects a command if a part of its execution cannot be read. Only a cancel works without that part.
     pub(in crate::engine) async fn check_readable(
         &self,
         record: &ExecutionRecord,
@@ -211,7 +225,7 @@ impl Engine {
         };
         let of_reason = limits::REASON.of_field(reason);
         let of_actor = limits::ACTOR.of_field(Some(&request.actor.actor_id));
-        none(of_reason.into_iter().chain(of_actor))?;
+        refuse_faults(of_reason.into_iter().chain(of_actor))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let repair = repair.as_ref();
         if self.checked(&request, command, repair).await?.is_none() {
@@ -232,7 +246,7 @@ impl Engine {
             Delivery::Applied => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             ))),
-            // Another signal was applied first. Judge the command again, so that the caller hears the present
+            // Another signal was applied first. Judge the command again, so that the error names the present
             // reason.
             Delivery::Ignored => match self.checked(&request, command, repair).await? {
                 None => Ok(ControlAnswer::Applied(Box::new(
@@ -240,8 +254,8 @@ impl Engine {
                 ))),
                 Some(record) => Err(refusal(&record.execution, record.unreadable)),
             },
-            // An execution never ends over a cancel in its inbox. If it ended otherwise, it ended before the
-            // cancel arrived.
+            // An execution never ends while a cancel is in its inbox. If this one ended without being
+            // canceled, it ended before the cancel arrived.
             Delivery::Pending if command == Command::Cancel => {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
@@ -256,7 +270,8 @@ impl Engine {
         }
     }
 
-    /// Appends a signal to the inbox. If this process can, it applies the signal before this returns.
+    /// Appends a signal to the inbox. If this process can apply the signal, it does so before this method
+    /// returns.
     pub(in crate::engine) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
         self.deliver(signal, false).await
     }
@@ -316,7 +331,7 @@ impl Engine {
         let Some(claimed) = claim.claimed.pop() else {
             return Ok(false);
         };
-        // Spawned, so that the lease is released even if the caller goes away.
+        // Spawned as a task, so that the lease is released even if the caller stops waiting.
         let holding = Holding::begin(&self.inner, claimed, until);
         tokio::spawn(holding.drive(Mode::ApplySignals));
         Ok(true)

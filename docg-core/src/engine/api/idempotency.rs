@@ -19,7 +19,7 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// A key whose repeats must have the same request.
+    /// A key that may be repeated only with the same request.
     #[must_use]
     pub fn new(key: impl Into<String>) -> Self {
         Self {
@@ -28,8 +28,8 @@ impl IdempotencyKey {
         }
     }
 
-    /// A key whose repeats must have the same content. It is for callers that got the request in a form of
-    /// their own, such as the body of an HTTP call.
+    /// A key that may be repeated only with the same content. It is for callers that received the request in
+    /// a form of their own, such as the body of an HTTP call.
     #[must_use]
     pub fn of_content(key: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
         Self {
@@ -44,8 +44,8 @@ impl IdempotencyKey {
         &self.key
     }
 
-    /// The form in which stores keep the key. `request` is what the call asks for. Changing that form makes
-    /// stored keys refuse their repeats.
+    /// The form in which stores keep the key. `request` returns what the call asks for, as JSON. If that JSON
+    /// changes with a version of docg, repeats of the keys stored before are refused.
     pub(in crate::engine) fn into_stored(self, request: impl FnOnce() -> Value) -> Idempotency {
         let of_request = || Sha256::digest(JsonText::from(request()).as_str()).into();
         Idempotency {

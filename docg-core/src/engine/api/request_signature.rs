@@ -1,4 +1,4 @@
-//! A new execution that requests signatures on the document of an ended one.
+//! A new execution that requests signatures on the document of a completed one.
 
 use std::sync::Arc;
 
@@ -6,14 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ControlRequest, IdempotencyKey, Started,
-    control::refusal,
-    start::{called, none},
+    start::{chain_faults, refuse_faults},
 };
 use crate::{
-    engine::{
-        Command, Engine, EngineError, FieldFault,
-        machine::{NewExecutionFacts, Verdict, judge},
-    },
+    engine::{Command, Engine, EngineError, FieldFault, machine::NewExecutionFacts},
     i18n::Text,
     ids::{ExecutionId, NodeId},
     limits,
@@ -23,9 +19,9 @@ use crate::{
     workflow::{Node, NodeSpec, OnError, Registry, RetryPolicy, Settings, Workflow},
 };
 
-/// The trigger type of executions that request signatures on the document of another.
+/// The trigger type of executions that request signatures on the document of another execution.
 pub const REQUEST_SIGNATURE: &str = "request_signature";
-/// The parameters that the node type must take.
+/// The parameters that a node type must take to request signatures.
 const PARAMS: [&str; 3] = ["provider", "file", "signers"];
 
 /// The node type and the default provider by which [`Engine::request_signature`] requests signatures.
@@ -52,11 +48,11 @@ pub struct RequestSignature {
     pub provider: Option<String>,
     /// A list of `{email, name?, order?}`. Preflight of the new execution checks it.
     pub signers: Vec<Value>,
-    /// An id shared by all calls of one chain; `None` takes that of the completed execution.
+    /// The correlation id, which related calls share; `None` takes that of the completed execution.
     pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// If set, a repeated call returns the first execution.
+    /// The idempotency key. If it is set, a repeat of this request returns the first execution.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -77,7 +73,7 @@ impl RequestSignature {
         self
     }
 
-    /// Sets the id shared by all calls of one chain.
+    /// Sets the correlation id, which related calls share.
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
@@ -91,14 +87,14 @@ impl RequestSignature {
         self
     }
 
-    /// Returns the first execution if this request is repeated with the same key.
+    /// Sets the idempotency key: a repeat of this request with the same key returns the first execution.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
         self.idempotency_key = Some(key.into());
         self
     }
 
-    /// What the request asks for, without who asks and when.
+    /// The part of the request that must be equal in a repeat: what it asks for, without who asks and when.
     fn content(&self, execution: ExecutionId) -> Value {
         json!({
             "call": "request_signature",
@@ -114,15 +110,16 @@ impl Engine {
     /// execution stays unchanged. The document is the `file` of the last step that produced one.
     ///
     /// The new execution has one node, of the type set by
-    /// [`EngineBuilder::signature_requests`](crate::engine::EngineBuilder::signature_requests). It runs as any other:
-    /// preflight checks the signers. Its trigger data hold `provider`, `file` and `signers`, so that a person
-    /// can correct them in a review.
+    /// [`EngineBuilder::signature_requests`](crate::engine::EngineBuilder::signature_requests). It runs like
+    /// any other execution, and its preflight checks the signers. Its trigger data hold `provider`, `file`
+    /// and `signers`, so that a person can correct them in a review.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` if the execution is not completed; `Unreadable`; `VersionMismatch`; `NoDocument`;
-    /// `SignaturesNotConfigured`; `InvalidInput` if the provider is blank, there are more than
-    /// [`MAX_SIGNERS`] signers, one is nested too deep, or a text breaks its [limit](crate::limits); `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution is not completed; `Unreadable`; `VersionMismatch`;
+    /// `NoDocument`; `SignaturesNotConfigured`; `InvalidInput` if the provider is blank, there are more than
+    /// [`MAX_SIGNERS`] signers, a signer is nested too deep, or a text breaks its [limit](crate::limits);
+    /// `KeyReused`.
     pub async fn request_signature(
         &self,
         request: ControlRequest,
@@ -134,7 +131,7 @@ impl Engine {
                 storable::refuse_deep(signer, || format!("/signers/{index}"))
             })
             .collect();
-        let called = called(
+        let called = chain_faults(
             &request.actor,
             how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
@@ -153,7 +150,7 @@ impl Engine {
                     limit.fault(&format!("/signers/{index}/{}", limit.name), text)
                 })
         });
-        none(
+        refuse_faults(
             of_provider
                 .into_iter()
                 .chain(too_many)
@@ -164,21 +161,8 @@ impl Engine {
         let (organization, id) = (request.organization_id, request.execution_id);
         let key = how.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
-        let record = self.execution(organization, id).await?;
+        let (record, _) = self.allowed(&request, Command::RequestSignature).await?;
         let old = &record.execution;
-        if let Some(expected) = request
-            .if_version
-            .filter(|expected| *expected != old.version)
-        {
-            return Err(EngineError::VersionMismatch {
-                expected,
-                actual: old.version,
-            });
-        }
-        if judge(old, Command::RequestSignature) != Verdict::Apply {
-            return Err(refusal(old, record.unreadable));
-        }
-        self.check_readable(&record).await?;
         let configured = self.inner.signature_node.as_ref();
         let configured = configured.ok_or(EngineError::SignaturesNotConfigured)?;
         let spec = configured
@@ -221,7 +205,7 @@ impl Engine {
     }
 }
 
-/// The `file` of the last step that produced one.
+/// The `file` of the last step that produced a file.
 fn document(steps: &[Step]) -> Option<Value> {
     let done = steps
         .iter()
@@ -235,7 +219,7 @@ fn document(steps: &[Step]) -> Option<Value> {
 /// The workflow of the new execution. It has the id of the completed execution's workflow, and is stored only
 /// with the new execution.
 fn one_node(followed: &Workflow, spec: &NodeSpec) -> Workflow {
-    // The caller's values stay data: a `{{path}}` inside them is text, not a variable.
+    // The caller's values are passed as trigger data, so a `{{path}}` inside them is text and not a variable.
     let params = PARAMS.map(|name| (name.to_owned(), format!("{{{{trigger.{name}}}}}").into()));
     let node = Node {
         id: NodeId::from(REQUEST_SIGNATURE),

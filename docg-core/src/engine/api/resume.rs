@@ -1,10 +1,10 @@
-//! How a person resumes an execution, and the checks of it.
+//! How a person resumes an execution, and how the engine checks that.
 
 use serde_json::{Map, Value};
 
 use super::{
     ControlRequest,
-    start::{none, unstorable},
+    start::{refuse_faults, unstorable},
 };
 use crate::{
     engine::{Engine, EngineError, FieldFault, driver::answers::OutputRoom},
@@ -15,7 +15,7 @@ use crate::{
     workflow::{validate::check_overrides, variables::push_token},
 };
 
-/// What a person decides about an execution that waits for them.
+/// A person's decision about an execution that waits for people.
 ///
 /// ```
 /// use docg_core::engine::{Repair, Resume};
@@ -38,7 +38,7 @@ pub enum Resume {
     Reject,
 }
 
-/// The execution goes on as it is.
+/// By default, the execution goes on unchanged.
 impl Default for Resume {
     fn default() -> Self {
         Self::Continue(Repair::default())
@@ -51,7 +51,7 @@ impl From<Repair> for Resume {
     }
 }
 
-/// What a person corrects before an execution goes on; by default nothing.
+/// The values that a person corrects before an execution goes on; by default none.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Repair {
@@ -59,8 +59,8 @@ pub struct Repair {
     pub trigger_data: Map<String, Value>,
     /// Node parameters to set: an object of parameters, by node id.
     pub nodes: Map<String, Value>,
-    /// The person's answer to an unknown outcome. It is required if the outcome of a step is unknown, and a
-    /// fault if it is known.
+    /// The person's answer to an unknown outcome. It is required if the outcome of a step is unknown, and
+    /// refused if no outcome is.
     pub settlement: Option<Settlement>,
 }
 
@@ -97,7 +97,7 @@ impl Repair {
         self
     }
 
-    /// The values that the store cannot keep.
+    /// The faults of the values that the store cannot keep.
     pub(in crate::engine) fn unstorable(&mut self) -> Vec<FieldFault> {
         let data = self.trigger_data.iter_mut();
         let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
@@ -124,7 +124,7 @@ impl Repair {
     }
 }
 
-/// The form in which the signal inbox keeps it.
+/// The form in which the signal inbox keeps a resume.
 impl From<Resume> for ResumeSignal {
     fn from(resume: Resume) -> Self {
         match resume {
@@ -147,8 +147,8 @@ impl From<Resume> for ResumeSignal {
 }
 
 impl Engine {
-    /// Checks a repair against the execution: its nodes must exist, and it must settle an unknown outcome and
-    /// no other.
+    /// Checks a repair against the execution: its nodes must exist, and it must settle an outcome if, and
+    /// only if, one is unknown.
     pub(in crate::engine) async fn check_repair(
         &self,
         request: &ControlRequest,
@@ -193,7 +193,7 @@ impl Engine {
             let detail = Text::key("fault-output-too-large");
             faults.push(FieldFault::new("/output", "too_large", detail));
         }
-        none(faults)
+        refuse_faults(faults)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct WebhookAnswer {
     pub duplicate: bool,
 }
 
-/// How long a repeated webhook is recognized. Providers repeat for days.
+/// How long a repeated webhook is recognized. Providers repeat webhooks for days.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Engine {
@@ -35,13 +35,14 @@ impl Engine {
     }
 
     /// Receives a signature provider's webhook: authenticates it, recognizes repeats, and signals the waiting
-    /// execution. An event without facts about a signer, such as one of an unknown kind, changes nothing. It
-    /// is kept for 30 days in the TTL store, under kind `webhook` and key `<provider>/<dedupe key>`.
+    /// execution. An event without facts about a signer, such as one of an unknown kind, changes nothing.
+    /// Such an event is kept for 30 days in the TTL store, under kind `webhook` and key
+    /// `<provider>/<dedupe key>`.
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown provider, and for an envelope that is not known here (yet): the provider
-    /// should deliver again. `UnauthenticatedWebhook`, `MalformedWebhook`.
+    /// `NotFound` for an unknown provider, and for an envelope that the store does not know, or not yet: the
+    /// provider should deliver the webhook again. `UnauthenticatedWebhook`, `MalformedWebhook`.
     pub async fn receive_webhook(
         &self,
         provider: &str,
@@ -86,8 +87,8 @@ impl Engine {
             kind: "webhook",
             key: format!("{provider}/{}", update.dedupe_key),
         };
-        // The signal's id is stored with the webhook. If a crash comes in between, the repeated webhook sends
-        // the same signal, and a second signal with the same id changes nothing.
+        // The signal's id is stored with the webhook. If this process crashes before it sends the signal, the
+        // repeated webhook sends the signal with that id. A second signal with the same id changes nothing.
         let id = SignalId::new();
         let entry = TtlEntry {
             key,
@@ -128,8 +129,8 @@ impl Engine {
         sent.map(|_| WebhookAnswer { duplicate })
     }
 
-    /// A webhook's body as it is kept: redacted and bounded. It is kept as text, because JSON may hold values
-    /// that a store cannot.
+    /// A webhook's body as the TTL store keeps it: redacted, limited in size, and as text, because JSON may
+    /// hold values that a store cannot.
     fn kept(&self, body: &[u8]) -> String {
         let body =
             json::read_message(body).unwrap_or_else(|_| Value::String(storable::legible(body)));
@@ -137,8 +138,8 @@ impl Engine {
     }
 
     /// Reports facts about signers that an application learned without a webhook. If the engine does not know
-    /// the request's provider, this is the only way. Facts are merged like any other: repeats and any order
-    /// are fine.
+    /// the request's provider, there is no other way to report them. Facts may be repeated and come in any
+    /// order.
     ///
     /// # Errors
     ///

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{ControlRequest, IdempotencyKey, control::refusal};
+use super::{ControlRequest, IdempotencyKey};
 use crate::{
     engine::{
         Command, Engine, EngineError, FieldFault, Inner,
         driver::Holding,
-        machine::{Attendance, Moment, NewExecutionFacts, Reuse, Role, Verdict, create, judge},
+        machine::{Attendance, Moment, NewExecutionFacts, Reuse, Role, create},
         worker::pool::Slot,
     },
     i18n::Text,
@@ -41,16 +41,16 @@ pub struct StartRequest {
     pub dry_run: bool,
     /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// An id shared by all calls of one chain.
+    /// The correlation id, which related calls share.
     pub correlation_id: String,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// If set, a repeated call returns the first execution.
+    /// The idempotency key. If it is set, a repeat of this request returns the first execution.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl StartRequest {
-    /// A request to run a workflow on an empty object, with a new correlation id.
+    /// A request to run a workflow with empty trigger data and a new correlation id.
     #[must_use]
     pub fn new(organization_id: OrganizationId, workflow_id: WorkflowId, actor: Actor) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl StartRequest {
         self
     }
 
-    /// Runs only preflight, trigger and render, without any effect.
+    /// Makes the execution a dry run: only preflight, trigger and render run, without any effect.
     #[must_use]
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
@@ -95,7 +95,7 @@ impl StartRequest {
         self
     }
 
-    /// Sets the id shared by all calls of one chain.
+    /// Sets the correlation id, which related calls share.
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = id.into();
@@ -109,14 +109,14 @@ impl StartRequest {
         self
     }
 
-    /// Returns the first execution if this request is repeated with the same key.
+    /// Sets the idempotency key: a repeat of this request with the same key returns the first execution.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
         self.idempotency_key = Some(key.into());
         self
     }
 
-    /// What the request asks for, without who asks and when.
+    /// The part of the request that must be equal in a repeat: what it asks for, without who asks and when.
     fn content(&self) -> Value {
         json!({
             "call": "start",
@@ -150,11 +150,11 @@ pub struct RetryRequest {
     pub dry_run: Option<bool>,
     /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// An id shared by all calls of one chain; `None` takes the old execution's id.
+    /// The correlation id, which related calls share; `None` takes the old execution's id.
     pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// If set, a repeated call returns the first execution.
+    /// The idempotency key. If it is set, a repeat of this request returns the first execution.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -187,7 +187,7 @@ impl RetryRequest {
         self
     }
 
-    /// Sets the id shared by all calls of one chain.
+    /// Sets the correlation id, which related calls share.
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
@@ -201,14 +201,14 @@ impl RetryRequest {
         self
     }
 
-    /// Returns the first execution if this request is repeated with the same key.
+    /// Sets the idempotency key: a repeat of this request with the same key returns the first execution.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
         self.idempotency_key = Some(key.into());
         self
     }
 
-    /// What the request asks for, without who asks and when.
+    /// The part of the request that must be equal in a repeat: what it asks for, without who asks and when.
     fn content(&self, execution: ExecutionId) -> Value {
         json!({
             "call": "retry",
@@ -235,7 +235,7 @@ pub enum StepRef {
 }
 
 impl Engine {
-    /// Starts an execution. It is durable when this returns; a worker takes it from there.
+    /// Starts an execution. When this returns, the execution is stored, and a worker moves it forward.
     ///
     /// # Errors
     ///
@@ -243,7 +243,7 @@ impl Engine {
     /// [stored](crate::storable), a text breaks its [limit](crate::limits), or the workflow cannot be read;
     /// `KeyReused`.
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
-        let called = called(
+        let called = chain_faults(
             &request.actor,
             Some(&request.correlation_id),
             request.traceparent.as_deref(),
@@ -251,7 +251,7 @@ impl Engine {
         );
         let of_data = data_fault(&mut request.trigger_data);
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
-        none(of_data.into_iter().chain(of_type).chain(called))?;
+        refuse_faults(of_data.into_iter().chain(of_type).chain(called))?;
         let key = request.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| request.content()));
         let workflow = self
@@ -292,32 +292,19 @@ impl Engine {
         request: ControlRequest,
         mut how: RetryRequest,
     ) -> Result<Started, EngineError> {
-        let called = called(
+        let called = chain_faults(
             &request.actor,
             how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
             how.idempotency_key.as_ref(),
         );
         let of_data = how.trigger_data.as_mut().and_then(data_fault);
-        none(of_data.into_iter().chain(called))?;
+        refuse_faults(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let key = how.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
-        let record = self.execution(organization, id).await?;
+        let (record, _) = self.allowed(&request, Command::Retry).await?;
         let (old, inputs) = (&record.execution, &record.inputs);
-        if let Some(expected) = request
-            .if_version
-            .filter(|expected| *expected != old.version)
-        {
-            return Err(EngineError::VersionMismatch {
-                expected,
-                actual: old.version,
-            });
-        }
-        if record.unreadable || judge(old, Command::Retry) != Verdict::Apply {
-            return Err(refusal(old, record.unreadable));
-        }
-        self.check_readable(&record).await?;
         let snapshot = self.inner.store.snapshot(organization, id).await?;
         let workflow = snapshot.ok_or(EngineError::NotFound("execution"))?;
         let reuse = match &how.from_step {
@@ -384,7 +371,8 @@ impl Engine {
                         },
                     ));
                 }
-                // A skipped step has no output. The new execution decides again whether to skip it.
+                // A skipped step has no output to reuse. The new execution decides again whether to skip the
+                // step.
                 (StepStatus::Skipped, _) => {}
                 _ => {
                     let detail = Text::key("fault-step-without-output");
@@ -410,11 +398,12 @@ impl Engine {
         };
         let run: NewExecution = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
-        // If this process has a free slot, it leases the execution as it is stored; that saves a claim.
+        // If this process has a free slot, the call that stores the execution also leases it, which saves a
+        // claim.
         let created = match self.inner.free_slot(&run.state.workflow) {
             Some(slot) => {
                 let (answer, created) = oneshot::channel();
-                // Spawned, because the caller may go away while the store works.
+                // Spawned as a task, because the caller may stop waiting while the store works.
                 let inner = Arc::clone(&self.inner);
                 tokio::spawn(inner.store_and_drive(run, slot, answer));
                 let given_up =
@@ -439,8 +428,8 @@ impl Engine {
     }
 }
 
-/// The faults in the fields that every call that creates an execution has.
-pub(in crate::engine) fn called(
+/// The faults in the fields that are common to all calls which create an execution.
+pub(in crate::engine) fn chain_faults(
     actor: &Actor,
     correlation_id: Option<&str>,
     traceparent: Option<&str>,
@@ -456,7 +445,7 @@ pub(in crate::engine) fn called(
     faults.into_iter().flatten()
 }
 
-/// The fault in trigger data that no workflow accepts.
+/// The fault in trigger data that no workflow accepts: data that cannot be stored, or are no object.
 pub(in crate::engine) fn data_fault(data: &mut Value) -> Option<FieldFault> {
     let pointer = || "/trigger_data".to_owned();
     let fault = unstorable(data, pointer);
@@ -480,7 +469,7 @@ pub(in crate::engine) fn unstorable(
 }
 
 /// Rejects a call if it has faults.
-pub(in crate::engine) fn none(
+pub(in crate::engine) fn refuse_faults(
     faults: impl IntoIterator<Item = FieldFault>,
 ) -> Result<(), EngineError> {
     let faults: Vec<_> = faults.into_iter().collect();
@@ -492,8 +481,8 @@ pub(in crate::engine) fn none(
 }
 
 impl Inner {
-    /// Stores a new execution and publishes its events. If `slot` is set, the store may lease the execution
-    /// to it; then the holding is returned.
+    /// Stores a new execution and publishes its events. If `slot` is set, the store may also lease the
+    /// execution to this process, and the held execution is returned.
     async fn store_new(
         self: &Arc<Self>,
         mut run: NewExecution,
@@ -537,7 +526,7 @@ impl Inner {
             Ok((created, holding)) => (Ok(created), holding),
             Err(error) => (Err(error), None),
         };
-        // The caller may have gone away.
+        // The caller may have stopped waiting.
         let _ = answer.send(created);
         if let Some(holding) = holding {
             slot.drive(holding).await;

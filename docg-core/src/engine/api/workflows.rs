@@ -1,4 +1,4 @@
-//! Workflows: checked, stored in versions, read and hidden.
+//! Checks workflows, stores them in versions, reads and hides them.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Drafts whose parameters are below this size are checked on the runtime's own threads.
+/// Drafts whose parameters have fewer values than this are checked on the runtime's own threads. A long text
+/// counts as several values.
 const SMALL_PARAMS: usize = 5_000;
 
 /// Rejects a draft with values that are nested too deep to process.
@@ -66,14 +67,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// All faults of the workflow, named as by [`put_workflow`](Self::put_workflow).
+    /// All faults of the workflow, the same as [`put_workflow`](Self::put_workflow) names.
     pub fn check_workflow(&self, mut draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
         refuse_deep(&mut draft)?;
         validate(draft, &self.inner.registry)
     }
 
-    /// As [`check_workflow`](Self::check_workflow), for drafts that organizations send. A large draft is
-    /// checked off the runtime's threads, so that others do not wait for it.
+    /// Like [`check_workflow`](Self::check_workflow), for drafts that organizations send. A large draft is
+    /// checked off the runtime's threads, so that other tasks do not wait for it.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl Engine {
                         created: actual == 0,
                     });
                 }
-                // Another caller stored a version in between; store this one on top of it.
+                // Another caller stored a version in between: store this draft as the version after it.
                 Err(e) if e.kind == StoreErrorKind::Conflict => {}
                 Err(e) => return Err(e.into()),
             }

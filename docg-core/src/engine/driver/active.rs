@@ -28,9 +28,8 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 struct ActiveExecution {
     handle: Handle,
-    /// The end of the lease unless it is renewed, on the scale of
-    /// [`Clock::elapsed`](crate::time::Clock::elapsed). This process must stop then, however long the store
-    /// takes to answer.
+    /// The end of the lease, on the scale of [`Clock::elapsed`](crate::time::Clock::elapsed). Unless the
+    /// lease is renewed before, this process must stop then, even if the store has not answered.
     until: Duration,
 }
 
@@ -63,7 +62,7 @@ impl ActiveExecutions {
         };
         let mut executions = locked(&self.executions);
         match executions.get(&lease.execution_id) {
-            // The claim's answer came late: this process has already taken over from itself.
+            // The answer to this claim came late: this process holds the execution by a newer lease already.
             Some(newer) if newer.handle.lease.fence > lease.fence => {
                 handle.lost.cancel();
                 return handle;
@@ -85,12 +84,12 @@ impl ActiveExecutions {
         }
     }
 
-    /// The leases that are held and not known to be lost.
+    /// The leases that this process holds and does not know to be lost.
     pub(crate) fn leases(&self) -> Vec<Lease> {
         self.leases_until(Duration::MAX)
     }
 
-    /// The held leases that end by `elapsed`.
+    /// The held leases that end at `elapsed` or earlier.
     pub(crate) fn leases_until(&self, elapsed: Duration) -> Vec<Lease> {
         locked(&self.executions)
             .values()
@@ -106,7 +105,7 @@ impl ActiveExecutions {
         leased.map(|held| held.until).min()
     }
 
-    /// Records that leases were renewed.
+    /// Records that the leases were renewed, up to `until`.
     pub(crate) fn prolong(&self, leases: &[Lease], until: Duration) {
         let mut executions = locked(&self.executions);
         for lease in leases {
@@ -122,7 +121,8 @@ impl ActiveExecutions {
         locked(&self.executions).len()
     }
 
-    /// Tells a driver that its lease is lost; returns `false` if that was known already.
+    /// Tells the holder of a lease that the lease is lost. Returns `false` if that was known already, or if
+    /// nobody holds it.
     pub(crate) fn lose(&self, lease: Lease) -> bool {
         let executions = locked(&self.executions);
         let held = executions

@@ -1,7 +1,8 @@
 //! Checks the answers of handlers before anything else uses them, and rejects those that cannot be stored.
 //!
 //! If the store refused an answer, the step would run again. So the answer is checked here, in the handler's
-//! own task. A rejected answer is dismantled at once, because it may be nested too deep to be dropped.
+//! own task. A rejected answer is dismantled at once: if it is nested too deep, dropping it overflows the
+//! stack.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -14,7 +15,7 @@ use crate::{
         EngineOptions, Inner,
         machine::{Input, Notes, is_repeatable},
     },
-    error::{ErrorContext, FailureClass, StepFailure, answer_refused, codes},
+    error::{ErrorContext, FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     limits,
     observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
@@ -26,13 +27,13 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
 
-/// The input that replaces one that brings a wait, if the store finds that the wait's link or envelope
+/// The inputs without the wait that one of them brings. They replace `inputs` if the wait's link or envelope
 /// already leads to another execution. `None` if no input brings a wait.
 pub(in crate::engine) fn without_wait(
     engine: &Inner,
     state: &RunState,
     inputs: &[Input],
-) -> Option<Input> {
+) -> Option<Vec<Input>> {
     let refused = |index: usize| {
         let node = &state.workflow.nodes[index];
         let text = Text::key("error-wait-taken").with("label", &node.label);
@@ -49,7 +50,7 @@ pub(in crate::engine) fn without_wait(
         notes.logs.push(log);
         notes
     };
-    inputs.iter().find_map(|input| match input {
+    let replaced = inputs.iter().find_map(|input| match input {
         Input::StepFinished {
             index,
             result: Ok(StepOutcome::Wait(_)),
@@ -73,15 +74,20 @@ pub(in crate::engine) fn without_wait(
             told: *reason,
         }),
         _ => None,
-    })
+    })?;
+    let signals = inputs.iter().filter_map(|input| match input {
+        Input::Signal(signal) => Some(Input::Signal(signal.clone())),
+        Input::Arrived(signals) => Some(Input::Arrived(signals.clone())),
+        _ => None,
+    });
+    Some([replaced].into_iter().chain(signals).collect())
 }
 
-/// The failure for a rejected answer. The handler's effect is done all the same: unless it is safe to repeat,
-/// the outcome is unknown.
-fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
+/// The failure for a rejected answer. The handler's effect may have happened all the same, so the outcome is
+/// unknown unless the effect is safe to repeat.
+fn failure(context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
     if !repeatable {
-        class = FailureClass::OutcomeUnknown;
-        context.human = answer_refused(context.human);
+        class = FailureClass::AnswerRefused;
     }
     StepFailure {
         class,
@@ -193,8 +199,8 @@ impl Keeper {
         }
     }
 
-    /// Rejects a wait that ends as it begins, because nobody could decide in time. A wait that a probe finds
-    /// is not checked for this: it may have ended meanwhile.
+    /// Rejects a wait whose end has passed when it begins, because nobody could decide in time. A wait that a
+    /// probe finds is not checked for this: its end may have passed since.
     fn not_over(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
         let end = match &outcome {
             StepOutcome::Wait(Wait::Approval(request)) => request.expires_at,
@@ -401,7 +407,7 @@ fn fits(value: &impl Serialize, max: usize) -> bool {
     left_after(max, value).is_some()
 }
 
-/// The bytes left of `room` after a value's JSON, or `None` if it does not fit. The JSON is not kept.
+/// The bytes that remain of `room` after a value's JSON, or `None` if the JSON is longer. Nothing is stored.
 fn left_after(room: usize, value: &impl Serialize) -> Option<usize> {
     struct Budget(usize);
     impl std::io::Write for Budget {

@@ -11,16 +11,16 @@ use super::{
     step_run::{StepRun, Task},
 };
 use crate::{
-    engine::machine::{Input, Notes},
-    ports::{RunState, Signal},
-    workflow::{Probe, StopReason},
+    engine::machine::{Arrived, Input},
+    ports::RunState,
+    workflow::StopReason,
 };
 
 /// The shortest time between two commits of progress within a step.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Driver {
-    /// Waits for the handler's answer, or for an input that comes first.
+    /// Waits for the handler's answer, or for another input that comes earlier: a signal or progress.
     pub(super) async fn attend(
         &mut self,
         state: &RunState,
@@ -28,7 +28,7 @@ impl Driver {
     ) -> Result<Vec<Input>, Exit> {
         let (mut time, mut progress) = (step.time.clone(), step.progress.clone());
         loop {
-            let (ends, stop) = (time.borrow_and_update().ends(), step.stop());
+            let (ends, stop) = (time.borrow_and_update().ends(), step.told_to_stop());
             let is_canceled = stop.is_some_and(|(reason, _)| reason == StopReason::Cancel);
             let grace = stop.map(|(_, grace)| grace);
             tokio::select! {
@@ -38,7 +38,7 @@ impl Driver {
                     self.abandon(step).await;
                     return Err(Exit::LeaseLost);
                 }
-                // Before the handler's answer: a cancel that came first decides about the effect.
+                // Polled before the handler's answer, because an earlier cancel decides about the effect.
                 () = self.handle.signal.notified(), if !is_canceled => {
                     let signals = self.inbox(state).await;
                     if !signals.is_empty() {
@@ -49,7 +49,7 @@ impl Driver {
                 input = step.finished() => return Ok(vec![input]),
                 () = at(grace), if grace.is_some() => return Ok(vec![step.unanswered()]),
                 () = self.held_long_enough() => step = self.commit_held_beside(state, step).await?,
-                // The deadline moved, because the handler waits for a place or got one.
+                // The deadline moved: the handler waits for a place in a shared pool, or got one.
                 Ok(()) = time.changed(), if grace.is_none() => {}
                 () = self.time_is_up(ends), if grace.is_none() => {
                     step.tell_to_stop(StopReason::Deadline, self.grace());
@@ -76,45 +76,38 @@ impl Driver {
     pub(super) async fn stop(
         &mut self,
         state: &RunState,
-        signals: Vec<Signal>,
+        signals: Vec<Arrived>,
     ) -> Result<Vec<Input>, Exit> {
         let mut inputs = Vec::new();
         if let Some(mut step) = self.step.take() {
             step.tell_to_stop(StopReason::Cancel, self.grace());
             inputs = Box::pin(self.attend(state, step)).await?;
         }
-        inputs.extend(signals.into_iter().map(Input::Signal));
+        inputs.push(Input::Arrived(signals));
         Ok(inputs)
     }
 
-    /// Probes an effect that will not be picked up, because a person ends the execution.
+    /// Probes an effect, because a person ends the execution and its step will not run again.
     pub(super) async fn probe_to_end(
         &self,
         state: &RunState,
         index: usize,
         params: Arc<Value>,
-        signals: Vec<Signal>,
+        signals: Vec<Arrived>,
     ) -> Vec<Input> {
         let task = Task::Probe;
         let mut probe =
             StepRun::begin(&self.engine, state, &self.handle, index, params, task).await;
         let ends = probe.time.borrow().ends();
         let time_is_up = self.time_is_up(ends);
-        let effect = tokio::select! {
-            input = probe.finished() => match input {
-                Input::Probed { effect, .. } => effect,
-                _ => Probe::Unknown,
-            },
-            () = time_is_up => Probe::Unknown,
+        let mut answer = tokio::select! {
+            answer = probe.finished() => answer,
+            () = time_is_up => probe.unanswered(),
         };
-        let mut inputs = vec![Input::Probed {
-            index,
-            effect,
-            notes: Notes::default(),
-            told: Some(StopReason::Cancel),
-        }];
-        inputs.extend(signals.into_iter().map(Input::Signal));
-        inputs
+        if let Input::Probed { told, .. } = &mut answer {
+            *told = Some(StopReason::Cancel);
+        }
+        vec![answer, Input::Arrived(signals)]
     }
 
     /// Returns once a handler has used up its time.
@@ -128,7 +121,8 @@ impl Driver {
         Instant::now() + self.engine.options.cancel_grace
     }
 
-    /// Gives a handler its grace time after nothing can be committed any more. Its answer is dropped.
+    /// Tells a handler to stop and waits for its grace time, when nothing can be committed any more. Its
+    /// answer is dropped.
     async fn abandon(&self, mut step: StepRun) {
         step.tell_to_stop(StopReason::LeaseLost, self.grace());
         // A late answer and no answer have the same result here.
@@ -142,7 +136,8 @@ impl Driver {
         }
     }
 
-    /// Commits the held records. If that is no longer possible, stops the handler with its grace time.
+    /// Commits the held records. If that is no longer possible, tells the handler to stop and waits for its
+    /// grace time.
     async fn commit_held_beside(
         &mut self,
         state: &RunState,

@@ -27,9 +27,9 @@ pub(super) enum Uncommitted {
 }
 
 impl Driver {
-    /// True if the held records may wait for the next decision. Those that settle signals may not, because
-    /// callers wait for them.
-    pub(super) fn may_wait(&mut self) -> bool {
+    /// True if the held records may wait for the next decision. Records that settle signals may not, because
+    /// callers wait for the result.
+    pub(super) fn may_hold_records(&mut self) -> bool {
         if !(self.may_hold && self.held.settled.is_empty()) {
             return false;
         }
@@ -125,23 +125,24 @@ impl Driver {
         Ok(committed)
     }
 
-    /// Passes a commit to the store until the store answers.
+    /// Passes a commit to the store, again and again until the store answers or the lease is lost.
     async fn store_commit(&self, mut commit: Commit) -> Result<Committed, Uncommitted> {
         let id = commit.execution.id;
         let mut pause = STORE_BACKOFF.0;
         let mut in_doubt = false;
         loop {
-            // After the lease is lost, one last attempt tells whether an earlier one landed.
+            // After the lease is lost, one last attempt tells whether an earlier attempt landed.
             let is_last = self.handle.lost.is_cancelled();
             if let LeaseAfter::Keep(until) = &mut commit.then {
-                // Every attempt asks for a whole lease, however long the earlier ones took.
+                // Every attempt asks for a whole lease, however long the earlier attempts took.
                 *until = self.lease_end();
             }
             match self.engine.store.commit(commit.clone()).await {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
                     if in_doubt && self.was_made(&commit).await {
-                        // The lost answer is unknown, so assume pending signals and an awaited share.
+                        // The answer of the commit that landed is lost. Assume that signals are pending, and
+                        // that a claim waits for the organization's share of leases.
                         return Ok(Committed {
                             signals_pending: true,
                             share_awaited: true,
@@ -183,13 +184,13 @@ impl Driver {
         }
     }
 
-    /// The end of a lease that is kept now.
+    /// The end of a lease that begins now.
     fn lease_end(&self) -> Timestamp {
         self.engine.now() + self.engine.options.lease
     }
 
-    /// True if a refused commit had landed before, when its answer was lost. The version cannot tell, because
-    /// the next holder counts on from the same number.
+    /// True if a refused commit had landed in an earlier attempt, whose answer was lost. The version cannot
+    /// tell, because the next holder's commits continue from the same number.
     async fn was_made(&self, commit: &Commit) -> bool {
         loop {
             let answer = match commit.then {
@@ -208,7 +209,7 @@ impl Driver {
         }
     }
 
-    /// True if this worker still holds the lease: then nobody else can have written.
+    /// True if this worker still holds the lease. Then no other worker can have committed.
     async fn is_still_held(&self) -> Result<bool, StoreError> {
         let leases = [self.handle.lease];
         let renewed = self.engine.store.renew(&leases, self.lease_end()).await?;
@@ -228,7 +229,7 @@ impl Driver {
         Ok(stored.iter().any(|event| event.event_id == first.event_id))
     }
 
-    /// Wakes workers if the execution needs one again, now or later.
+    /// Wakes workers after the lease was released, if the execution needs one now or later.
     pub(super) async fn leave_word(&self, state: &RunState, committed: Committed) {
         if committed.share_awaited {
             self.engine.wake_all_workers(state.execution.id).await;
@@ -244,12 +245,13 @@ impl Driver {
         if self.mode.is_stopped() {
             self.wake_others().await;
         } else if self.mode.role() != Role::Worker {
-            // This process may have no workers.
+            // This process may have no workers, so wake one wherever it is.
             self.engine.wake_a_worker(state.execution.id).await;
         }
     }
 
-    /// Wakes another process, as this one claims nothing more. If that is lost, polling finds the execution.
+    /// Wakes another process, because this process claims nothing more. If the wake-up is lost, polling finds
+    /// the execution.
     async fn wake_others(&self) {
         let id = self.handle.lease.execution_id;
         let _ = self.engine.bus.wake(id).await;

@@ -15,7 +15,7 @@ use crate::{
     ports::{Claimed, Lease},
 };
 
-/// What the driver is there for.
+/// The task of a driver.
 #[derive(Debug, Clone)]
 pub(crate) enum Mode {
     /// Moves the execution forward until it rests, or until the worker shuts down.
@@ -24,7 +24,7 @@ pub(crate) enum Mode {
     ApplySignals,
 }
 
-/// An execution that this process holds. Its lease is renewed until this is dropped.
+/// An execution that this process holds. Its lease is renewed until this value is dropped.
 pub(crate) struct Holding {
     engine: Arc<Inner>,
     claimed: Claimed,
@@ -33,7 +33,8 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Holds a claimed execution. Its lease is relied on `until` then unless renewed; see [`Inner::claim`].
+    /// Holds a claimed execution. This process relies on the lease up to `until`, unless it is renewed; see
+    /// [`Inner::claim`].
     pub(crate) fn begin(engine: &Arc<Inner>, claimed: Claimed, until: Duration) -> Self {
         let lease = claimed.lease;
         Self {
@@ -63,13 +64,13 @@ impl Holding {
         let works = matches!(mode, Mode::Work { .. });
         engine.tell_claimed(&claimed, works);
         let lease = claimed.lease;
-        let Some(begin) = machine::begin(&mut claimed) else {
+        let Some(taken_apart) = machine::take_apart(&mut claimed) else {
             drop(leaving);
             // If the release fails, the lease expires.
             let _ = engine.store.release(&[lease], engine.now()).await;
             return;
         };
-        if begin.is_reduced {
+        if taken_apart.is_reduced {
             mode = Mode::ApplySignals;
         }
         let driver = Driver {
@@ -79,16 +80,14 @@ impl Holding {
             step: None,
             held: Records::default(),
             held_until: None,
-            // After a takeover hold nothing back: what killed the last worker must leave a trace before it
-            // runs again.
             may_hold: !claimed.taken_over,
             stored_version: claimed.state.execution.version,
-            is_reduced: begin.is_reduced,
+            is_reduced: taken_apart.is_reduced,
             published: claimed.published,
             progress_at: None,
             dated_from: None,
         };
-        if let Err(exit) = driver.run(claimed.state, begin.inputs).await {
+        if let Err(exit) = driver.run(claimed.state, taken_apart.inputs).await {
             tracing::debug!(execution_id = %lease.execution_id, ?exit, "its driver has ended");
         }
         drop(leaving);

@@ -1,11 +1,13 @@
-//! Drives one held execution: asks the machine for a decision, commits it, does the next thing, and repeats.
+//! Drives one held execution: asks the machine for a decision, commits it, carries out the next action, and
+//! repeats.
 //!
 //! The driver decides nothing about the execution. It is the only writer while it holds the lease. Decisions
 //! are committed together if no effect begins between them and they take only a moment.
 //!
-//! `holding` is the execution from its claim to the end of its driver, and `active` lists all that this process
-//! holds. `attend` waits for a handler, `step_run` is one call of it, and `answers` checks what it returns.
-//! `commit` passes decisions to the store. `provider_calls` asks signature providers.
+//! `holding` is the execution from its claim to the end of its driver, and `active` lists all executions that
+//! this process holds. `attend` waits for a handler, `step_run` is one call of a handler, and `answers`
+//! checks what the handler returns. `commit` passes decisions to the store. `provider_calls` asks signature
+//! providers.
 
 pub(super) mod active;
 pub(super) mod answers;
@@ -30,7 +32,7 @@ use super::{
     machine::{self, Attendance, Decision, Input, Moment, Next, Records, Role, decide},
 };
 use crate::{
-    ports::{Lease, RunState},
+    ports::{Lease, RunState, Signal},
     preflight::{self, PreflightRequest},
     programs,
     time::Timestamp,
@@ -52,6 +54,8 @@ struct Driver {
     held: Records,
     /// The latest time to commit the held records.
     held_until: Option<Instant>,
+    /// False after a takeover. Every decision is then committed at once, so that a step that kills its worker
+    /// leaves a trace.
     may_hold: bool,
     /// The execution's version in the store.
     stored_version: u64,
@@ -77,15 +81,16 @@ enum Exit {
     Defect,
 }
 
-/// The state before a wait, and the input that rejects the wait if it cannot be stored.
+/// The state and the held records before a wait, and the inputs without the wait, in case the wait cannot be
+/// stored.
 struct WithoutWait {
     state: RunState,
     held: Records,
-    input: Input,
+    inputs: Vec<Input>,
 }
 
 impl Driver {
-    /// Works until the lease is released with a commit.
+    /// Drives the execution until a commit releases the lease.
     async fn run(mut self, state: RunState, inputs: Vec<Input>) -> Result<(), Exit> {
         let released = self.go_on(state, inputs).await;
         self.abandon_step().await;
@@ -93,13 +98,13 @@ impl Driver {
     }
 
     async fn go_on(&mut self, mut state: RunState, mut inputs: Vec<Input>) -> Result<(), Exit> {
-        let (mut attendance, mut before_end, mut without_wait) = (Attendance::Nobody, None, None);
+        let (mut attendance, mut without_end, mut without_wait) = (Attendance::Nobody, None, None);
         loop {
-            if let Some(input) = answers::without_wait(&self.engine, &state, &inputs) {
+            if let Some(inputs) = answers::without_wait(&self.engine, &state, &inputs) {
                 without_wait = Some(WithoutWait {
                     state: state.clone(),
                     held: self.held.clone(),
-                    input,
+                    inputs,
                 });
             }
             if self.step.is_some() {
@@ -107,15 +112,19 @@ impl Driver {
             }
             let decision = self.decide(state, inputs, attendance).await?;
             attendance = Attendance::Nobody;
-            if let Some(before) = decision.before_end {
+            if let Some(decided) = decision.without_end {
                 let mut held = self.held.clone();
-                held.extend(before.1);
-                before_end = Some((before.0, held));
+                held.extend(decided.1);
+                without_end = Some((decided.0, held));
             }
             state = decision.state;
             self.held.extend(decision.records);
             let (next, keeps_lease) = (decision.next, decision.keeps_lease);
-            if decision.may_wait && keeps_lease && self.may_wait() {
+            // Commit nothing before an action that takes signals along: until it is done, they stay in the
+            // inbox.
+            let is_held = next.carries_signals()
+                || decision.may_be_held && keeps_lease && self.may_hold_records();
+            if is_held {
                 inputs = self.perform(&state, next).await?;
                 continue;
             }
@@ -131,7 +140,7 @@ impl Driver {
                 }
                 Ok(committed) => {
                     without_wait = None;
-                    if committed.signals_pending && !next.carries_signals() {
+                    if committed.signals_pending {
                         if self.step.is_some() {
                             self.handle.signal.notify_one();
                         } else {
@@ -151,20 +160,18 @@ impl Driver {
                         return Err(Exit::Defect);
                     };
                     (state, self.held) = (before.state, before.held);
-                    (inputs, before_end) = (vec![before.input], None);
+                    (inputs, without_end) = (before.inputs, None);
                 }
                 Err(Uncommitted::Signaled) => {
-                    inputs = self.inbox(&state).await;
+                    let mut signals = self.signals(&state).await;
+                    signals.retain(|signal| !self.held.settled.contains(&signal.id));
                     // A cancel that arrived before the end wins; any other signal arrived too late.
-                    match before_end.take() {
-                        Some((before, held)) if ended_by_person(&before, &inputs) => {
-                            (state, self.held) = (before, held);
-                        }
-                        kept => {
-                            before_end = kept;
-                            inputs.retain(|input| !self.has_settled(input));
-                        }
+                    if let Some((before, held)) = &without_end
+                        && machine::ends(before, &signals)
+                    {
+                        (state, self.held) = (before.clone(), held.clone());
                     }
+                    inputs = signals.into_iter().map(Input::Signal).collect();
                 }
             }
         }
@@ -178,11 +185,6 @@ impl Driver {
             .dated_from
             .get_or_insert_with(|| (self.engine.now().max(state.execution.updated_at), elapsed));
         from + elapsed.saturating_sub(then)
-    }
-
-    /// True if the held records already settle this signal.
-    fn has_settled(&self, input: &Input) -> bool {
-        matches!(input, Input::Signal(signal) if self.held.settled.contains(&signal.id))
     }
 
     /// Makes a decision; an expensive one is evaluated off the runtime's threads.
@@ -225,7 +227,7 @@ impl Driver {
         })
     }
 
-    /// Does the next thing, and returns the inputs that come of it.
+    /// Carries out the next action, and returns the inputs that result from it.
     async fn perform(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, Exit> {
         let (index, params, task) = match next {
             Next::Preflight => return Box::pin(self.preflight(state)).await,
@@ -237,7 +239,7 @@ impl Driver {
                 params,
                 signals,
             } => return Ok(Box::pin(self.probe_to_end(state, index, params, signals)).await),
-            Next::Rest | Next::Done => {
+            Next::Attend | Next::Rest | Next::Done => {
                 return match self.step.take() {
                     Some(step) => Box::pin(self.attend(state, step)).await,
                     None => Box::pin(self.rest(state)).await,
@@ -251,11 +253,7 @@ impl Driver {
             } => (index, params, Task::Resume(resolution)),
             Next::Probe { index, params } => (index, params, Task::Probe),
         };
-        let mut step = match self.step.take() {
-            // A signal was applied while this handler is at work: let it continue.
-            Some(step) => step,
-            None => StepRun::begin(&self.engine, state, &self.handle, index, params, task).await,
-        };
+        let mut step = StepRun::begin(&self.engine, state, &self.handle, index, params, task).await;
         match step.ended() {
             Some(input) => Ok(vec![input]),
             // Boxed, because a task is as large as the largest future that it may await.
@@ -282,7 +280,8 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(Exit::LeaseLost),
                 issues = &mut checks => Ok(vec![Input::Preflight { issues, started_at }]),
-                // Preflight has no effect: a signal drops it, and it runs again if it is still due.
+                // A signal interrupts preflight, which has no effect. Preflight runs again if it is still
+                // due.
                 () = self.handle.signal.notified() => Ok(self.inbox(state).await),
                 () = self.mode.stopped() => Ok(Vec::new()),
                 () = self.held_long_enough() => {
@@ -310,8 +309,8 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(Exit::LeaseLost),
                 input = &mut asking => Ok(vec![input]),
-                // A dropped question is asked again if it is still due. A dropped reminder continues in its
-                // own task.
+                // If a signal interrupts the question, the provider is asked again if that is still due. An
+                // interrupted reminder goes on in its own task.
                 () = self.handle.signal.notified() => {
                     let signals = self.inbox(state).await;
                     if signals.is_empty() {
@@ -340,10 +339,16 @@ impl Driver {
         }
     }
 
-    /// The signals in the inbox. If the store does not answer, returns none, and reads again later.
+    /// The signals in the inbox, as inputs.
     async fn inbox(&self, state: &RunState) -> Vec<Input> {
+        let signals = self.signals(state).await.into_iter();
+        signals.map(Input::Signal).collect()
+    }
+
+    /// The signals in the inbox. If the store does not answer, returns none, and reads again later.
+    async fn signals(&self, state: &RunState) -> Vec<Signal> {
         match self.engine.store.signals(state.execution.id).await {
-            Ok(signals) => signals.into_iter().map(Input::Signal).collect(),
+            Ok(signals) => signals,
             Err(error) => {
                 tracing::warn!(execution_id = %state.execution.id, "the inbox cannot be read: {error}");
                 self.handle.signal.notify_one();
@@ -352,15 +357,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// True if one of these inputs is a signal by which a person ends the execution.
-fn ended_by_person(state: &RunState, inputs: &[Input]) -> bool {
-    let signals = inputs.iter().filter_map(|input| match input {
-        Input::Signal(signal) => Some(signal),
-        _ => None,
-    });
-    machine::end_execution(state, signals)
 }
 
 impl Mode {
@@ -372,7 +368,7 @@ impl Mode {
         }
     }
 
-    /// True if this driver has worked, and its process shuts down.
+    /// True if the driver belongs to a worker whose process shuts down.
     fn is_stopped(&self) -> bool {
         matches!(self, Self::Work { shutdown } if shutdown.is_cancelled())
     }
@@ -387,7 +383,7 @@ impl Mode {
 }
 
 impl Inner {
-    /// Marks a lease as lost to another worker, for certain or possibly.
+    /// Marks a lease as lost: another worker has the execution, or may have it.
     pub(super) fn lose(&self, lease: Lease) {
         if self.active.lose(lease) {
             self.tell(&Fact::LeaseLost);

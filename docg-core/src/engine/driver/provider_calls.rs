@@ -1,5 +1,5 @@
-//! The engine's own calls to signature providers, outside of any step: ask for the state of a request, remind
-//! its signers, and withdraw an ended one.
+//! The engine's own calls to signature providers, outside of any step: to ask for the state of a request, to
+//! remind its signers, and to withdraw an ended request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     signature::{ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact},
 };
 
-/// The longest pause that a provider can ask for; a longer one is cut to this.
+/// The longest pause that a provider can ask for; a longer pause is cut to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// How often a withdrawal is attempted, and the first pause between attempts, which doubles.
@@ -52,8 +52,9 @@ impl Inner {
         Input::Reminded(reminding.await.unwrap_or_else(broken))
     }
 
-    /// Withdraws a request that ended without all signatures, in a task of its own. Nothing waits for it: the
-    /// execution has ended or gone on, and otherwise the provider's own deadline ends the request.
+    /// Withdraws a request that ended without all signatures, in a task of its own. Nothing waits for that
+    /// task, because the execution has ended or gone on. If all attempts fail, the provider's own deadline
+    /// ends the request.
     pub(in crate::engine) fn withdraw(self: &Arc<Self>, request: &SignatureRequest) {
         let ended = match request.status {
             RequestStatus::Declined | RequestStatus::Expired | RequestStatus::Canceled => true,

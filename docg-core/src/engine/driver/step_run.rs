@@ -22,7 +22,7 @@ use super::{
 use crate::{
     engine::{
         Fact, Inner, OTHER,
-        machine::{Input, Notes},
+        machine::{Input, Notes, is_repeatable},
         report::Observers,
     },
     error::{FailureClass, StepFailure, codes},
@@ -31,8 +31,7 @@ use crate::{
     ports::RunState,
     time::Clock,
     workflow::{
-        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome,
-        StopReason,
+        EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome, StopReason,
         context::{Allowance, StepFacts, Time},
     },
 };
@@ -49,7 +48,7 @@ enum Answer {
     Probe(Probe),
 }
 
-/// A handler's call at work.
+/// One call of a handler, from its start to its answer.
 pub(crate) struct StepRun {
     pub(crate) index: usize,
     pub(crate) progress: watch::Receiver<f32>,
@@ -59,13 +58,13 @@ pub(crate) struct StepRun {
     probing: bool,
     /// True if the call begins the effect, false if it follows a wait or is a probe.
     begins: bool,
-    /// True if the effect is safe to repeat; a cut-off attempt then has no unknown outcome.
+    /// True if the effect is safe to repeat, so that a call that is cut off can simply be repeated.
     repeatable: bool,
     work: Work,
     cancellation: CancellationToken,
     /// Why the handler was told to stop, if it was.
     told: watch::Sender<Option<StopReason>>,
-    /// The end of its grace time, if it was told to stop.
+    /// The end of the handler's grace time, if the handler was told to stop.
     grace: Option<tokio::time::Instant>,
     recorder: StepRecorder,
     redaction: Redaction,
@@ -108,7 +107,7 @@ enum Work {
 
 impl Work {
     /// Polls a call once in place. The call gets a task of its own only if it has to wait, because many
-    /// handlers need no other thread.
+    /// handlers answer at once.
     async fn begin(mut call: Call) -> Self {
         match futures::poll!(&mut call) {
             Poll::Ready(answer) => Self::Ended(Some(answer)),
@@ -203,7 +202,7 @@ impl StepRun {
         let probing = matches!(task, Task::Probe);
         let begins = matches!(task, Task::Run);
         let began = Instant::now();
-        // The handler owns its parameters; they are cloned only if somebody else still holds them.
+        // The handler takes its parameters by value; they are cloned only if they are still shared.
         let params = Arc::unwrap_or_clone(params);
         let handler = if execution.dry_run {
             // A dry run's registry contains no effects.
@@ -215,10 +214,7 @@ impl StepRun {
         } else {
             engine.registry.get(&node.node_type).cloned()
         };
-        let repeatable = match &handler {
-            Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
-            Some(Handler::Compute(_)) | None => true,
-        };
+        let repeatable = is_repeatable(&engine.registry, execution, &node);
         let keeper = Keeper {
             node: Arc::clone(&node),
             repeatable,
@@ -277,8 +273,8 @@ impl StepRun {
         }
     }
 
-    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease follows; so
-    /// does the first grace time.
+    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease replaces
+    /// it. The first grace time always stays.
     pub(crate) fn tell_to_stop(&mut self, reason: StopReason, grace: tokio::time::Instant) {
         self.told.send_if_modified(|told| {
             let replaces = match reason {
@@ -295,7 +291,7 @@ impl StepRun {
     }
 
     /// Why the handler was told to stop, and the end of its grace time.
-    pub(crate) fn stop(&self) -> Option<(StopReason, tokio::time::Instant)> {
+    pub(crate) fn told_to_stop(&self) -> Option<(StopReason, tokio::time::Instant)> {
         self.told().zip(self.grace)
     }
 

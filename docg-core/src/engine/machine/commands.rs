@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::run::{Execution, Status, WaitKind};
 
-/// A call on an execution.
+/// A command that a caller can give for an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Command {
@@ -30,7 +30,7 @@ impl Command {
         Self::RequestSignature,
     ];
 
-    /// The name in URLs and in `allowed`.
+    /// The command's name in URLs and in the API's `allowed` lists.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl fmt::Display for Command {
 pub(crate) enum Verdict {
     /// The call changes the execution.
     Apply,
-    /// The execution is already as the call wants it.
+    /// The execution is already in the state to which the call leads.
     NoChange,
     /// The call is not allowed.
     Refuse,

@@ -31,7 +31,7 @@ pub(crate) struct NewExecutionFacts {
     pub(crate) retry_of: Option<ExecutionId>,
     pub(crate) follows: Option<ExecutionId>,
     pub(crate) attempt: u32,
-    /// The outputs that are reused from an earlier execution, by position.
+    /// The outputs that are reused from an earlier execution, each with the position of its step.
     pub(crate) reuse: Vec<(usize, Reuse)>,
     pub(crate) idempotency: Option<Idempotency>,
 }

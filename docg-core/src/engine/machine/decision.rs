@@ -1,20 +1,20 @@
-//! What comes out of a decision.
+//! The result of a decision.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Attendance;
+use super::{Arrived, Attendance};
 use crate::{
     error::ErrorContext,
     event::Event,
     ids::SignalId,
     observe::{AuditEvent, LogEntry},
-    ports::{RunState, Signal},
+    ports::RunState,
     workflow::Resolution,
 };
 
-/// The thing to do after the commit.
+/// The driver's next action, after the commit of the decision.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Run preflight.
@@ -33,32 +33,34 @@ pub(crate) enum Next {
     },
     /// Ask the handler whether its effect happened.
     Probe { index: usize, params: Arc<Value> },
+    /// Go on waiting for the handler at work.
+    Attend,
     /// Tell the handler at work to stop, because a person ends the execution. Then apply the signals.
-    Stop { signals: Vec<Signal> },
+    Stop { signals: Vec<Arrived> },
     /// Ask the handler whether its effect happened, because a person ends the execution. Then apply the
     /// signals.
     ProbeToEnd {
         index: usize,
         params: Arc<Value>,
-        signals: Vec<Signal>,
+        signals: Vec<Arrived>,
     },
     /// Ask the provider for the state of the open signature request.
     CheckSignatures,
     /// Ask the provider to remind the signers of the open signature request.
     Remind,
-    /// Nothing until `wake_at` or a signal.
+    /// Do nothing until `wake_at` or a signal.
     Rest,
-    /// Nothing, because the execution has ended.
+    /// Do nothing more, because the execution has ended.
     Done,
 }
 
 impl Next {
-    /// True if the next thing comes with the signals from the inbox.
+    /// True if the action takes signals along that are still in the inbox.
     pub(crate) fn carries_signals(&self) -> bool {
         matches!(self, Self::Stop { .. } | Self::ProbeToEnd { .. })
     }
 
-    /// Who attends to the open step before the next thing is done.
+    /// Whether a handler is at work on the open step before this action is carried out.
     pub(crate) fn attendance(&self) -> Attendance {
         match self {
             // An earlier call may have begun the effect.
@@ -71,7 +73,7 @@ impl Next {
     }
 }
 
-/// An end to which an execution comes by itself.
+/// An end of the execution that no person asked for.
 #[derive(Debug)]
 pub(crate) enum End {
     Completed,
@@ -134,13 +136,13 @@ pub(crate) struct Decision {
     pub(crate) next: Next,
     /// True if the holder keeps its lease, false if it releases the lease with the commit.
     pub(crate) keeps_lease: bool,
-    /// True if the commit may wait for the next decision: what comes next has no effect, and if the worker
-    /// dies, it is done again.
-    pub(crate) may_wait: bool,
-    /// The state before the execution ended by itself, if it did. A person's cancel that arrived before that
-    /// end still wins.
-    pub(crate) before_end: Option<BeforeEnd>,
+    /// True if the driver may hold the records back and commit them with those of the next decision. It may
+    /// if the next action has no effect outside and is repeated after the worker's death.
+    pub(crate) may_be_held: bool,
+    /// The state and the records without the end, if the execution ends by itself. The driver goes back to
+    /// them if a person's cancel arrived before that end.
+    pub(crate) without_end: Option<WithoutEnd>,
 }
 
-/// The state and the records of a decision before the execution ended by itself.
-pub(crate) type BeforeEnd = Box<(RunState, Records)>;
+/// The state and the records of a decision without the end of the execution.
+pub(crate) type WithoutEnd = Box<(RunState, Records)>;

@@ -26,16 +26,19 @@ pub(super) struct Draft<'a> {
     pub(super) env: Env<'a>,
     /// The time for records and durations. It does not go back when the clock is set back.
     pub(super) now: Timestamp,
-    /// The time on the clock. Everything scheduled goes by it, because claims, handlers and providers do.
+    /// The time on the clock. Scheduled times follow it, because claims, handlers and providers use the clock
+    /// too.
     pub(super) clock: Timestamp,
     pub(super) role: Role,
     pub(super) attendance: Attendance,
-    /// The end to which the execution comes by itself, once all inputs are applied.
+    /// The end to which the inputs have brought the execution, if any. It is applied after them.
     pub(super) end: Option<End>,
     /// The resolved parameters of a step that this decision has opened.
     pub(super) params: Option<Arc<Value>>,
     /// True if this decision has parked the execution because workers died while they held it.
     pub(super) is_interrupted: bool,
+    /// True if a part of the execution cannot be read.
+    pub(super) is_unreadable: bool,
     /// True if a probe in this decision has found that the effect has begun.
     pub(super) has_begun: bool,
 }
@@ -54,6 +57,7 @@ impl<'a> Draft<'a> {
             end: None,
             params: None,
             is_interrupted: false,
+            is_unreadable: false,
             has_begun: false,
         }
     }
@@ -63,7 +67,18 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn snapshot(&self) -> (RunState, Records) {
-        (self.state.clone(), self.records.clone())
+        let mut state = self.state.clone();
+        if !self.records.settled.is_empty() {
+            // A signal for the present version is applied. Raise the version, so that a second signal for it
+            // is ignored.
+            state.execution.version += 1;
+        }
+        (state, self.records.clone())
+    }
+
+    /// True if the run state has only the execution's own row, and no steps.
+    pub(super) fn is_reduced(&self) -> bool {
+        self.state.steps.is_empty()
     }
 
     // --- reading ---
@@ -92,9 +107,9 @@ impl<'a> Draft<'a> {
         self.ids.next_random().as_u64_pair().0
     }
 
-    // --- writing: whatever is borrowed here becomes part of the commit ---
+    // --- writing: each part that is borrowed here is stored by the commit ---
 
-    /// Every commit stores the execution's own row.
+    /// The execution's own row. Every commit stores it, so nothing is noted here.
     pub(super) fn edit(&mut self) -> &mut Execution {
         &mut self.state.execution
     }
@@ -128,7 +143,7 @@ impl<'a> Draft<'a> {
         self.records.ignored.push(signal);
     }
 
-    // --- telling ---
+    // --- records: events, logs and audit rows ---
 
     pub(super) fn event(&mut self, data: EventData) {
         let execution = &mut self.state.execution;
@@ -214,7 +229,7 @@ impl<'a> Draft<'a> {
         self.records.audit.push(Arc::new(row));
     }
 
-    /// Records a call that changes no status.
+    /// Adds an audit row for a person's call that changes no status.
     pub(super) fn audit_call(&mut self, action: &'static str, actor: Actor, metadata: Value) {
         self.audit(AuditDraft::new(action, metadata).by(actor));
     }

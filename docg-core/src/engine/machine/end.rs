@@ -1,4 +1,4 @@
-//! How an execution ends. An end to which it comes by itself yields to a cancel that has arrived before.
+//! How an execution ends. An end that no person asked for yields to a cancel that arrived before it.
 
 use serde_json::json;
 
@@ -45,12 +45,11 @@ pub(super) fn cancel(
     reason: Option<String>,
 ) -> Result<(), InvalidTransition> {
     cut_short(draft);
-    // The steps show their own errors; none of them is why the execution ended.
+    // No step's error is the reason for this end, so the execution shows none.
     draft.edit().error = None;
     let by = actor.actor_id.to_string();
     let mut facts = json!({"note": reason});
-    // An unreadable execution has no steps here; any other has some.
-    if draft.state().steps.is_empty() {
+    if draft.is_unreadable {
         facts["unreadable"] = true.into();
     }
     status::change_by(
@@ -85,7 +84,7 @@ fn complete(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     Ok(())
 }
 
-/// Ends the wait, the steps that are under way or waiting, and the requests to people.
+/// Ends the execution's wait, its steps that are under way or waiting, and its requests to people.
 fn cut_short(draft: &mut Draft<'_>) {
     status::end_wait(draft);
     for index in 0..draft.state().steps.len() {
@@ -98,7 +97,7 @@ fn cut_short(draft: &mut Draft<'_>) {
     requests::close(draft);
 }
 
-/// The error text of a step that is cut off. Its effect can no longer be probed.
+/// The error text of a step that is cut off. The step's effect can no longer be probed.
 fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
     let in_doubt = view::effect_in_doubt(draft.state(), draft.env) == Some(index);
     if in_doubt && draft.attendance != Attendance::NotBegun {

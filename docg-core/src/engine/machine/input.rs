@@ -1,4 +1,4 @@
-//! What goes into a decision.
+//! The inputs of a decision, and its circumstances.
 
 use crate::{
     error::StepFailure,
@@ -11,28 +11,29 @@ use crate::{
     workflow::{DryRegistry, Probe, Registry, StepOutcome, StopReason},
 };
 
-/// The declarations that decisions use besides the run state; no code of handlers.
+/// The registered node types and settings that decisions use besides the run state. A decision calls no
+/// handler.
 #[derive(Clone, Copy)]
 pub(crate) struct Env<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) dry: &'a DryRegistry,
     pub(crate) redaction: &'a Redaction,
-    /// The interval between questions about an open signature request, in milliseconds.
+    /// The time between two questions to a provider about its open signature request, in milliseconds.
     pub(crate) signature_check_ms: u64,
 }
 
 /// The circumstances of a decision, and the source of its ids.
 pub(crate) struct Moment<'a> {
     pub(crate) now: Timestamp,
-    /// The time for records. From one decision to the next it grows by the time that has passed, even if the
-    /// clock was set meanwhile.
+    /// The time to write into records. Between two decisions it grows by the time that really passed, even if
+    /// the clock was set meanwhile.
     pub(crate) recorded: Timestamp,
     pub(crate) ids: &'a mut dyn IdSource,
     pub(crate) role: Role,
     pub(crate) attendance: Attendance,
 }
 
-/// What the holder of the lease is there for.
+/// The task of the process that holds the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Moves the execution forward.
@@ -41,31 +42,41 @@ pub(crate) enum Role {
     SignalApplier,
 }
 
-/// Who attends to the open step.
+/// Whether a handler is at work on the open step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attendance {
-    /// Nobody: an earlier holder left it open, or its handler has returned.
+    /// No handler is at work: an earlier holder left the step open, or the handler has returned.
     Nobody,
-    /// Its handler is at work in this process.
+    /// The step's handler is at work in this process.
     AtWork,
-    /// This process has opened it, and has not yet called its handler.
+    /// This process has opened the step, and has not yet called the handler.
     NotBegun,
 }
 
-/// The facts of a claim.
+/// The facts that a claim reports about the execution.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim {
-    /// True if an earlier lease has expired.
+pub(crate) struct ClaimFacts {
+    /// True if the previous holder's lease expired without being released.
     pub(crate) taken_over: bool,
     /// How many leases in a row have expired without any progress.
     pub(crate) takeovers: u32,
+    /// True if a part of the execution cannot be read.
+    pub(crate) unreadable: bool,
+}
+
+/// A signal that was read from the inbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) signal: Signal,
+    /// True if the signal was sent for no version, or for the version at which it arrived.
+    pub(crate) is_expected: bool,
 }
 
 /// An input of a decision.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The execution was claimed.
-    Claimed(Claim),
+    Claimed(ClaimFacts),
     /// Preflight has ended.
     Preflight {
         issues: Vec<Issue>,
@@ -73,27 +84,31 @@ pub(crate) enum Input {
     },
     /// The handler reported its progress, from 0.0 to 1.0.
     Progress(f32),
-    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is why it was told to stop
-    /// before that.
+    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is the reason if the handler
+    /// was told to stop before that.
     StepFinished {
         index: usize,
         result: Result<StepOutcome, StepFailure>,
         notes: Notes,
         told: Option<StopReason>,
     },
-    /// The handler answered a probe of its effect. `told` is why it was told to stop before that.
+    /// The handler answered a probe of its effect. `told` is the reason if the handler was told to stop
+    /// before that.
     Probed {
         index: usize,
         effect: Probe,
         notes: Notes,
         told: Option<StopReason>,
     },
-    /// The provider of an open signature request was asked for its state.
+    /// The provider was asked for the state of an open signature request.
     SignaturesChecked(Checked),
-    /// The provider of an open signature request was asked to remind the signers.
+    /// The provider was asked to remind the signers of an open signature request.
     Reminded(Result<(), ProviderError>),
-    /// A signal from the inbox. Signals come after all other inputs.
+    /// A signal from the inbox. Signals are applied after all other inputs.
     Signal(Signal),
+    /// The signals that came with [`Next::Stop`](super::Next::Stop) or
+    /// [`Next::ProbeToEnd`](super::Next::ProbeToEnd).
+    Arrived(Vec<Arrived>),
 }
 
 /// The result of asking a signature provider.
@@ -101,9 +116,10 @@ pub(crate) enum Input {
 pub(crate) enum Checked {
     /// The facts that the provider knows.
     Answered(Vec<SignerFact>),
-    /// The provider did not answer, or not usefully.
+    /// The provider did not answer, or answered with an error.
     Failed(ProviderError),
-    /// No provider of that name is registered: reports come from the application, so do not ask again.
+    /// No provider with the request's name is registered. The application reports the facts, so no provider
+    /// is asked again.
     Nobody,
 }
 

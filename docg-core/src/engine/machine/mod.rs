@@ -1,7 +1,8 @@
-//! The machine: a run state and inputs give the new run state, its records, and the next thing to do.
+//! The machine: turns a run state and inputs into a new run state, its records, and the next thing to do.
 //!
-//! It has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is the one
-//! place that answers "what may happen next?". Below it, in layers that only use those further down:
+//! The machine has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is
+//! the one place that answers "what may happen next?". Below it are these layers, and each uses only layers
+//! further down:
 //!
 //! ```text
 //! rules/     one file for each kind of input        plan      the next thing to do
@@ -10,6 +11,8 @@
 //! status     the status and its wait                phases    progress and times
 //! draft      the only writer of run state           view, timers, commands   questions, no changes
 //! ```
+//!
+//! `input` holds the inputs, and `decision` the result. `create` makes the first run state.
 
 mod commands;
 mod create;
@@ -32,15 +35,15 @@ mod tests;
 pub use commands::{Command, allowed_commands};
 pub(crate) use commands::{Verdict, judge};
 pub(crate) use create::{NewExecutionFacts, Reuse, create};
-use decision::{BeforeEnd, End};
 pub(crate) use decision::{Decision, Next, Records};
+use decision::{End, WithoutEnd};
 use draft::Draft;
-pub(crate) use input::{Attendance, Checked, Claim, Env, Input, Moment, Notes, Role};
+pub(crate) use input::{Arrived, Attendance, Checked, ClaimFacts, Env, Input, Moment, Notes, Role};
 use rules::{
     approval::{self, Vote},
     attempt, claim, follow_up, preflight, resume, signals, signature,
 };
-pub(crate) use rules::{claim::begin, signals::end_execution};
+pub(crate) use rules::{claim::take_apart, signals::ends};
 use timers::Expiry;
 pub(crate) use view::is_repeatable;
 
@@ -48,21 +51,21 @@ use crate::{
     error::{ErrorContext, codes},
     i18n::Text,
     observe::Actor,
-    ports::{RunState, Signal, SignalKind},
+    ports::{RunState, SignalKind},
     programs,
     run::InvalidTransition,
     workflow::{Probe, StepOutcome},
 };
 
-/// The holder waits through a shorter rest without releasing its lease.
+/// The longest rest during which the holder keeps its lease, in milliseconds.
 const SHORT_REST_MS: u64 = 1_000;
 
-/// Makes a decision. If there is anything to commit, the new version is the old one plus 1.
+/// Makes a decision. If there is anything to commit, the execution's version grows by 1.
 ///
 /// # Errors
 ///
-/// A change of status that the table does not allow. It is a defect of the engine, and nothing of the
-/// decision may be used.
+/// A rule made a change of status that the table does not allow. That is a defect of the engine, and no
+/// decision is returned.
 pub(crate) fn decide<'a>(
     state: RunState,
     inputs: Vec<Input>,
@@ -70,22 +73,27 @@ pub(crate) fn decide<'a>(
     env: Env<'a>,
 ) -> Result<Decision, InvalidTransition> {
     let mut draft = Draft::new(state, moment, env);
-    let mut inbox = Vec::new();
+    let (mut arrived, mut fresh) = (Vec::new(), Vec::new());
     for input in inputs {
-        apply(&mut draft, input, &mut inbox)?;
+        match input {
+            Input::Signal(signal) => fresh.push(signal),
+            Input::Arrived(signals) => arrived.extend(signals),
+            other => apply(&mut draft, other)?,
+        }
     }
-    let mut before = None;
-    if end_execution(draft.state(), &inbox) {
-        if let Some(next) = before_end(&mut draft, &mut inbox) {
+    arrived.extend(signals::arrived(draft.state(), fresh));
+    let mut without_end = None;
+    if signals::ended_by_person(draft.state(), &arrived) {
+        if let Some(next) = find_out_first(&mut draft, &mut arrived) {
             return Ok(finish(draft, next, None));
         }
-        // A person's end wins over one to which the execution comes by itself.
+        // A person's cancel or rejection wins over an end that no person asked for.
         draft.end = None;
-    } else if !inbox.is_empty() {
-        // Any other signal is too late.
-        before = end_by_itself(&mut draft)?;
+    } else if !arrived.is_empty() {
+        // Any other signal comes too late for an execution that ends by itself.
+        without_end = end_by_itself(&mut draft)?;
     }
-    for signal in inbox {
+    for signal in arrived {
         apply_signal(&mut draft, &signal)?;
     }
     if draft.end.is_none() && !draft.execution().status.is_terminal() {
@@ -93,9 +101,9 @@ pub(crate) fn decide<'a>(
             expire(&mut draft, expiry)?;
         }
     }
-    // A pause came before the handler was called: the step begins when the pause ends.
+    // A shutdown came before the handler was called: the step begins in another process, as the same attempt.
     if draft.attendance == Attendance::NotBegun
-        && view::is_stopped(draft.state())
+        && draft.role != Role::Worker
         && let Some(index) = view::open_step(draft.state())
     {
         steps::put_back(&mut draft, index);
@@ -106,18 +114,15 @@ pub(crate) fn decide<'a>(
     } else {
         Next::Done
     };
-    before = end_by_itself(&mut draft)?.or(before);
-    Ok(finish(draft, next, before))
+    // If the end was applied before the signals, none is left to apply here.
+    without_end = end_by_itself(&mut draft)?.or(without_end);
+    Ok(finish(draft, next, without_end))
 }
 
-/// Applies an input. Signals are only collected.
-fn apply(
-    draft: &mut Draft<'_>,
-    input: Input,
-    inbox: &mut Vec<Signal>,
-) -> Result<(), InvalidTransition> {
+/// Applies an input that is no signal.
+fn apply(draft: &mut Draft<'_>, input: Input) -> Result<(), InvalidTransition> {
     match input {
-        Input::Claimed(claim) => claim::claimed(draft, claim)?,
+        Input::Claimed(facts) => claim::claimed(draft, facts)?,
         Input::Preflight { issues, started_at } => preflight::finished(draft, issues, started_at)?,
         Input::Progress(fraction) => phases::progress_within_step(draft, fraction),
         Input::StepFinished {
@@ -146,18 +151,18 @@ fn apply(
             }
         }
         Input::Reminded(result) => follow_up::reminded(draft, result),
-        Input::Signal(signal) => inbox.push(signal),
+        Input::Signal(_) | Input::Arrived(_) => {}
     }
     Ok(())
 }
 
 /// Applies a signal, or records that it no longer applies.
-fn apply_signal(draft: &mut Draft<'_>, signal: &Signal) -> Result<(), InvalidTransition> {
-    let is_expected = signals::is_expected(draft, signal);
+fn apply_signal(draft: &mut Draft<'_>, arrived: &Arrived) -> Result<(), InvalidTransition> {
+    let signal = &arrived.signal;
     draft.settle(signal.id);
     let actor = &signal.actor;
     let is_applied = match &signal.kind {
-        _ if !is_expected => false,
+        _ if !arrived.is_expected => false,
         SignalKind::Pause { reason } => signals::pause(draft, actor, reason.as_ref())?,
         SignalKind::Cancel { reason } => signals::cancel(draft, actor, reason.as_ref())?,
         SignalKind::Resume(request) => resume::apply(draft, actor, request)?,
@@ -208,44 +213,39 @@ fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition
     }
 }
 
-/// What must be known of an open step before a person ends the execution. `None` if nothing is left to find
-/// out; otherwise the signals come back with the answer.
-fn before_end(draft: &mut Draft<'_>, inbox: &mut Vec<Signal>) -> Option<Next> {
-    let in_doubt = match draft.attendance {
-        Attendance::AtWork => None,
-        Attendance::NotBegun => return None,
-        Attendance::Nobody => Some(view::effect_in_doubt(draft.state(), draft.env)?),
-    };
-    if let Some(first) = inbox
-        .first_mut()
-        .filter(|it| signals::is_expected(draft, it))
-    {
-        // Its version was checked here; when it comes back, this decision may have changed it.
-        first.if_version = None;
+/// Returns how to find out whether the open step's effect happened, before a person ends the execution;
+/// `None` if that is known. The signals come back with the answer.
+fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<Next> {
+    match draft.attendance {
+        Attendance::NotBegun => None,
+        Attendance::AtWork => {
+            let signals = std::mem::take(signals);
+            Some(Next::Stop { signals })
+        }
+        Attendance::Nobody => {
+            let index = view::effect_in_doubt(draft.state(), draft.env)?;
+            steps::put_in_doubt(draft, index);
+            Some(Next::ProbeToEnd {
+                index,
+                params: view::params_to_probe(draft.env, draft.state(), index),
+                signals: std::mem::take(signals),
+            })
+        }
     }
-    let signals = std::mem::take(inbox);
-    let Some(index) = in_doubt else {
-        return Some(Next::Stop { signals });
-    };
-    steps::put_in_doubt(draft, index);
-    Some(Next::ProbeToEnd {
-        index,
-        params: view::params_to_probe(draft.env, draft.state(), index),
-        signals,
-    })
 }
 
-/// Ends the execution if it has come to its end by itself. Returns the state before that.
-fn end_by_itself(draft: &mut Draft<'_>) -> Result<Option<BeforeEnd>, InvalidTransition> {
+/// Applies the end to which the execution has come by itself, if any. Returns the state and the records
+/// without that end.
+fn end_by_itself(draft: &mut Draft<'_>) -> Result<Option<WithoutEnd>, InvalidTransition> {
     let Some(end) = draft.end.take() else {
         return Ok(None);
     };
-    let before = Box::new(draft.snapshot());
+    let without_end = Box::new(draft.snapshot());
     end::by_itself(draft, end)?;
-    Ok(Some(before))
+    Ok(Some(without_end))
 }
 
-fn finish(mut draft: Draft<'_>, next: Next, before_end: Option<BeforeEnd>) -> Decision {
+fn finish(mut draft: Draft<'_>, next: Next, without_end: Option<WithoutEnd>) -> Decision {
     let (now, works) = (draft.clock, draft.role == Role::Worker);
     let wake_at = match &next {
         Next::Done => None,
@@ -260,8 +260,8 @@ fn finish(mut draft: Draft<'_>, next: Next, before_end: Option<BeforeEnd>) -> De
         Next::Rest => works && is_soon,
         _ => works,
     };
-    let may_wait = match &next {
-        Next::Preflight | Next::Stop { .. } | Next::ProbeToEnd { .. } => true,
+    let may_be_held = match &next {
+        Next::Preflight => true,
         Next::Run { index, .. } => view::computes(draft.state(), draft.env, *index),
         _ => false,
     };
@@ -278,12 +278,12 @@ fn finish(mut draft: Draft<'_>, next: Next, before_end: Option<BeforeEnd>) -> De
         records,
         next,
         keeps_lease,
-        may_wait,
-        before_end,
+        may_be_held,
+        without_end,
     }
 }
 
-/// True if it is cheap to make a decision in this role.
+/// True if a decision is cheap enough to be evaluated on the runtime's own threads.
 pub(crate) fn is_cheap(state: &RunState, inputs: &[Input], role: Role) -> bool {
     let is_little = |input: &Input| match input {
         Input::StepFinished {
@@ -296,6 +296,14 @@ pub(crate) fn is_cheap(state: &RunState, inputs: &[Input], role: Role) -> bool {
         } => programs::is_little(output),
         _ => true,
     };
-    // A signal applier evaluates no condition.
-    inputs.iter().all(is_little) && (role == Role::SignalApplier || view::is_small(state))
+    // To apply only signals, nothing is evaluated. So a person can cancel an execution however costly its
+    // expressions are.
+    let is_signal = |input: &Input| {
+        matches!(
+            input,
+            Input::Claimed(_) | Input::Signal(_) | Input::Arrived(_)
+        )
+    };
+    role == Role::SignalApplier && inputs.iter().all(is_signal)
+        || inputs.iter().all(is_little) && view::is_small(state)
 }

@@ -42,7 +42,7 @@ pub(super) fn update_progress(draft: &mut Draft<'_>, fraction_of_current: f32) {
     }
 }
 
-/// Takes the progress that a handler reports.
+/// Applies the progress that a handler reports, unless the execution is paused.
 pub(super) fn progress_within_step(draft: &mut Draft<'_>, fraction: f32) {
     if draft.execution().status != Status::Paused {
         update_progress(draft, fraction);
@@ -57,7 +57,7 @@ pub(super) fn work(draft: &mut Draft<'_>, phase: Phase) {
     times.resumed_at.get_or_insert(now);
 }
 
-/// Counts work time again for the step under way.
+/// Counts work time again for the step under way, because a pause has ended.
 pub(super) fn work_again(draft: &mut Draft<'_>) {
     if view::open_step(draft.state()).is_some()
         && let Some(index) = view::current(draft.state())
@@ -66,7 +66,7 @@ pub(super) fn work_again(draft: &mut Draft<'_>) {
     }
 }
 
-/// The times of a phase, which began at `start` if not before.
+/// The times of a phase. A phase without times begins at `start`.
 pub(super) fn times_of<'d>(
     draft: &'d mut Draft<'_>,
     phase: Phase,
@@ -92,7 +92,7 @@ pub(super) fn rest(draft: &mut Draft<'_>) {
     }
 }
 
-/// Notes that a step of the phase has ended.
+/// Stops counting work time, because a step of the phase has ended.
 pub(super) fn step_ended(draft: &mut Draft<'_>, phase: Phase) {
     rest(draft);
     let now = draft.now;
@@ -101,7 +101,7 @@ pub(super) fn step_ended(draft: &mut Draft<'_>, phase: Phase) {
     }
 }
 
-/// Stops all counting of time.
+/// Stops counting time in all phases, because the execution has ended.
 pub(super) fn close(draft: &mut Draft<'_>) {
     rest(draft);
     let now = draft.now;

@@ -1,9 +1,9 @@
-//! The next thing to do: skips steps that must not run, moves the status along with the phases, and opens the
-//! next step.
+//! Plans the driver's next action: skips steps that must not run, moves the status along with the phases, and
+//! opens the next step.
 
 use serde_json::json;
 
-use super::{End, Env, Next, Role, draft::Draft, phases, status, steps, view};
+use super::{Attendance, End, Env, Next, Role, draft::Draft, phases, status, steps, view};
 use crate::{
     i18n::Text,
     observe::LogLevel,
@@ -11,14 +11,21 @@ use crate::{
     run::{DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepState, WaitKind},
 };
 
-/// Finds the next thing to do. If the execution has come to its end, notes that in the draft.
+/// Finds the driver's next action. If the execution has come to its end, notes that in the draft.
 pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
     loop {
         let works = draft.role == Role::Worker;
         match draft.execution().status {
             Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
-            // If a step was under way when the pause came, its driver lets it end.
-            Status::Paused | Status::NeedsReview => return Ok(Next::Rest),
+            // If a handler was at work when the pause came, the driver lets it end.
+            Status::Paused | Status::NeedsReview => {
+                // The step has been told to start, so its handler is called in spite of a pause.
+                let begins = works && draft.attendance == Attendance::NotBegun;
+                return Ok(match view::open_step(draft.state()) {
+                    Some(index) if begins => call(draft, index),
+                    _ => Next::Rest,
+                });
+            }
             Status::Queued if works => {
                 status::begin(draft)?;
                 draft.log_run(LogLevel::Ok, Text::key("log-started"));
@@ -28,7 +35,11 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             _ => {}
         }
         if let Some(index) = view::open_step(draft.state()) {
-            return Ok(call(draft, index));
+            return Ok(match draft.attendance {
+                Attendance::AtWork => Next::Attend,
+                _ if works => call(draft, index),
+                _ => Next::Rest,
+            });
         }
         // Skip preflight while waiting for people: no step is about to start.
         let waits = view::waiting_step(draft.state()).is_some();
@@ -36,8 +47,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             return Ok(if works { Next::Preflight } else { Next::Rest });
         }
         settle_status(draft)?;
-        // An unreadable execution has no steps here; any other has some.
-        if draft.state().steps.is_empty() {
+        if draft.is_reduced() {
             return Ok(Next::Rest);
         }
         let mut states = draft.state().steps.iter();
@@ -45,7 +55,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             draft.end = Some(End::Completed);
             return Ok(Next::Done);
         };
-        // A step that waits for people ends its wait by a signal or a timer.
+        // A signal or a timer ends a step's wait for people; there is nothing to call.
         if waits || is_waiting_still(draft) || !works {
             return Ok(Next::Rest);
         }
@@ -82,7 +92,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
     }
 }
 
-/// The call of the open step's handler.
+/// The action that calls the open step's handler: to run, to resume, or to be probed.
 fn call(draft: &mut Draft<'_>, index: usize) -> Next {
     let params = match draft.params.take() {
         Some(params) => params,
@@ -114,7 +124,8 @@ fn is_waiting_still(draft: &Draft<'_>) -> bool {
     })
 }
 
-/// Leaves `sending` or `signing` when its step ends; between two attempts the status stays.
+/// Leaves the status `sending` or `signing` when the phase's step ends. Between two attempts the status
+/// stays.
 fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let steps = &draft.state().steps;
     let under_way = |phase| {

@@ -1,4 +1,4 @@
-//! A step's requests to people: made, awaited, and closed with the execution.
+//! A step's requests to people: how they begin, are awaited, and are closed with the execution.
 
 use std::collections::HashSet;
 
@@ -73,7 +73,7 @@ fn signatures_requested(draft: &mut Draft<'_>, index: usize, new: NewSignatureRe
     draft.log_step(LogLevel::Ok, &node, text, None);
     *draft.edit_signature() = Some(request);
     if view::is_stopped(draft.state()) {
-        // The handler has ended; the execution now waits for a person to resume it.
+        // The handler has returned, and the execution now waits for a person to resume it.
         phases::rest(draft);
     } else {
         await_signatures(draft);
@@ -93,7 +93,7 @@ fn unsigned(signer: crate::signature::NewSigner) -> Signer {
     }
 }
 
-/// Waits for the signatures that are still missing, if any.
+/// Records that the execution waits for the signatures that are still missing, if any.
 pub(super) fn await_signatures(draft: &mut Draft<'_>) {
     let waits = view::waiting_step(draft.state()).is_some();
     let Some(request) = draft
@@ -163,7 +163,7 @@ fn approval_requested(
         unreadable: false,
     };
     draft.edit_step(index).state = StepState::Waiting;
-    // If a person has paused the execution meanwhile, the approval takes over the pause.
+    // If a person has paused the execution meanwhile, the pause now lasts until the approval is decided.
     if draft.execution().status == Status::Paused {
         status::end_wait(draft);
     } else {

@@ -1,4 +1,4 @@
-//! The status, and the wait that goes with it.
+//! The status of the execution, and its wait.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Changes the status on docg's own account.
+/// Changes the status without an actor, because docg itself decided it.
 pub(super) fn change(
     draft: &mut Draft<'_>,
     to: Status,
@@ -64,13 +64,14 @@ pub(super) fn resume(
     )
 }
 
-/// Leaves `queued`, on behalf of the execution's creator.
+/// Changes the status from `queued` to `running`, on behalf of the execution's creator.
 pub(super) fn begin(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let actor = (*draft.execution().created_by).clone();
     change_by(draft, Status::Running, "claimed", Some(actor), Value::Null)
 }
 
-/// The only place that changes the status: checks the table, emits an event, and adds an audit row.
+/// Changes the status: checks the table, emits an event, and adds an audit row. Nothing else changes the
+/// status.
 fn change_as(
     draft: &mut Draft<'_>,
     to: Status,
@@ -125,7 +126,7 @@ pub(super) fn park(
     Ok(())
 }
 
-/// Starts a wait.
+/// Records what the execution waits for, and until when.
 pub(super) fn wait(draft: &mut Draft<'_>, kind: WaitKind, until: Option<Timestamp>, detail: Value) {
     let (since, detail) = (draft.now, draft.env.redaction.redacted(&detail));
     draft.edit().waiting_for = Some(WaitingFor {
@@ -134,13 +135,13 @@ pub(super) fn wait(draft: &mut Draft<'_>, kind: WaitKind, until: Option<Timestam
         until,
         detail,
     });
-    // A handler that is at work when a pause comes continues, and its phase with it.
+    // A handler that is at work when a pause comes goes on, so its phase goes on counting work time.
     if kind.is_for_people() && view::open_step(draft.state()).is_none() {
         phases::rest(draft);
     }
 }
 
-/// Ends a wait; time spent waiting for people is counted as such.
+/// Ends the execution's wait, and counts the time that people took as waiting time.
 pub(super) fn end_wait(draft: &mut Draft<'_>) {
     let now = draft.now;
     let execution = draft.edit();
@@ -154,7 +155,7 @@ pub(super) fn end_wait(draft: &mut Draft<'_>) {
             times.waiting_ms = lengthened(times.waiting_ms, waited);
         }
     }
-    // In a review, the waiting step is one that has failed and may run again.
+    // In a review, the step that waits is one that failed and may run again.
     let in_review = execution.status == Status::NeedsReview;
     let waits = |step: &Step| {
         let has_failed = in_review && matches!(step.state, StepState::Failed(_));

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Opens a step. Once this is committed, the intent to run the step is recorded.
+/// Opens a step and returns its parameters. Once this is committed, the intent to run the step is recorded.
 pub(super) fn open(draft: &mut Draft<'_>, index: usize) -> Result<Arc<Value>, StepFailure> {
     let node = draft.node(index);
     let registry = draft.env.registry;
@@ -129,7 +129,8 @@ pub(super) fn wait(
     requests::begin(draft, index, wait)
 }
 
-/// Clears a step's error after a later attempt succeeded, and the execution's error if it is the same.
+/// Clears a step's error after a later attempt succeeded. Clears the execution's error too if it is the same
+/// error.
 fn forget_error(draft: &mut Draft<'_>, index: usize) {
     if draft.state().steps[index].error.is_none() {
         return;
@@ -152,7 +153,7 @@ fn close(draft: &mut Draft<'_>, index: usize, state: StepState) {
 /// The reason and the log message for a step that is skipped because its condition is false.
 pub(super) const UNWANTED: (&str, &str) = ("condition", "log-step-skipped-condition");
 
-/// Leaves a step out.
+/// Skips a step.
 pub(super) fn skip(
     draft: &mut Draft<'_>,
     index: usize,
@@ -173,7 +174,7 @@ pub(super) fn skip(
     phases::update_progress(draft, 0.0);
 }
 
-/// Puts the effect of an open step in doubt: its handler is probed before anything else.
+/// Marks the outcome of an open step as unknown, and logs that. The handler is probed before anything else.
 pub(super) fn doubt(draft: &mut Draft<'_>, index: usize, doubt: Doubt, log: &'static str) {
     let node = draft.node(index);
     draft.edit_step(index).state = StepState::Probing(doubt);
@@ -181,7 +182,7 @@ pub(super) fn doubt(draft: &mut Draft<'_>, index: usize, doubt: Doubt, log: &'st
     draft.log_step(LogLevel::Warn, &node, text, None);
 }
 
-/// Marks an open step as one whose effect is in doubt, if it is not marked yet.
+/// Marks the outcome of an open step as unknown if it is not marked yet, without a log entry.
 pub(super) fn put_in_doubt(draft: &mut Draft<'_>, index: usize) {
     if draft.state().steps[index].state == StepState::Running {
         draft.edit_step(index).state = StepState::Probing(Doubt::LeftOpen);
@@ -235,7 +236,7 @@ pub(super) fn give_up(draft: &mut Draft<'_>, index: usize) -> Result<(), Invalid
     fail(draft, index, failure, Outcome::Unknown)
 }
 
-/// Adds to an error the time before which the other side does not want to be called.
+/// Adds to an error the time before which the called system does not want to be called again.
 fn not_before(context: ErrorContext, moment: Timestamp) -> ErrorContext {
     let human = Text::key("error-not-before")
         .with_text("why", context.human)
@@ -252,8 +253,8 @@ fn not_before(context: ErrorContext, moment: Timestamp) -> ErrorContext {
     }
 }
 
-/// Ends an attempt with an error: the step runs again later, or fails, and then the execution goes on, waits
-/// for a person, or comes to its end.
+/// Ends an attempt with an error. Either the step runs again later, or it fails. Then the execution goes on,
+/// waits for a person, or comes to its end.
 pub(super) fn fail(
     draft: &mut Draft<'_>,
     index: usize,
@@ -268,7 +269,7 @@ pub(super) fn fail(
     } = failure;
     let retry_after_ms = retry_after_ms.unwrap_or(0);
     let has_attempts_left = view::has_attempts_left(draft.state(), index);
-    // The other side asks for a longer pause than the policy allows: let a person decide when to go on.
+    // The called system asks for a longer pause than the policy allows: let a person decide when to go on.
     if class == FailureClass::Retryable && retry_after_ms > node.retry.max_ms && has_attempts_left {
         class = FailureClass::Review;
         context = not_before(context, draft.clock.plus_millis(retry_after_ms));

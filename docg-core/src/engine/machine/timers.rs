@@ -1,4 +1,4 @@
-//! When something expires or is due. Nothing here changes anything.
+//! The times at which waits expire and follow-ups are due. No function here changes the run state.
 
 use super::{Role, view};
 use crate::{
@@ -10,14 +10,14 @@ use crate::{
     time::Timestamp,
 };
 
-/// The first question comes earlier than the others, because a webhook may arrive before the request is
-/// stored.
+/// The longest time until the provider is first asked about a new request, in milliseconds. It is short,
+/// because a webhook may arrive before the request is stored, and be lost.
 const FIRST_CHECK_MS: u64 = 5 * 60_000;
-/// How long after its end a request still waits for a provider that does not answer. People may have signed,
-/// and a lost webhook must not void their signatures.
+/// How long a request waits after its end for a provider that does not answer, in milliseconds. People may
+/// have signed, and a lost webhook must not void their signatures.
 const GRACE_MS: u64 = 3_600_000;
 
-/// A wait for people that ends by itself.
+/// A wait for people that can expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expiry {
     Review,
@@ -25,7 +25,7 @@ pub(super) enum Expiry {
     Signatures,
 }
 
-/// The ends of the waits for people that the execution is in.
+/// The times at which the execution's present waits for people expire.
 fn expiries(state: &RunState) -> impl Iterator<Item = (Expiry, Timestamp)> {
     let waiting = state.execution.waiting_for.as_ref();
     let review = waiting.filter(|waiting| waiting.kind == WaitKind::Review);
@@ -63,14 +63,14 @@ pub(super) fn next_wake(state: &RunState, role: Role, now: Timestamp) -> Option<
             && !(waiting.kind == WaitKind::Confirmation && execution.delivery_confirmed)
     });
     if retry.is_none() && !waits_for_people && role == Role::SignalApplier {
-        // This decision only applied signals; a worker opens the next step.
+        // This process only applied signals, so wake a worker now to open the next step.
         return Some(now);
     }
     retry.into_iter().chain(people).min()
 }
 
-/// The request whose signatures are awaited. `None` while a person reviews the execution, because nothing is
-/// done then.
+/// The request whose signatures are awaited. `None` while a person reviews the execution, because the
+/// request's timers then rest.
 pub(super) fn awaited_request(state: &RunState) -> Option<&SignatureRequest> {
     if state.execution.status == Status::NeedsReview {
         return None;
@@ -89,12 +89,12 @@ fn given_up_at(state: &RunState) -> Option<Timestamp> {
     if asked || follow_up.check_at.is_none() {
         return Some(end);
     }
-    // Give up only after a failed question. After a long outage on this side, the provider may know of
-    // signatures.
+    // Give up only after the provider was asked and did not answer. If docg itself was down for long, the
+    // provider may know of signatures.
     (follow_up.failed_checks > 0).then(|| end.plus_millis(GRACE_MS))
 }
 
-/// The time of the next question or reminder for the awaited request.
+/// The time at which the awaited request's provider is next asked, or its signers are next reminded.
 fn follow_up_at(state: &RunState) -> Option<Timestamp> {
     let follow_up = &awaited_request(state)?.follow_up;
     let remind_at = follow_up
@@ -103,7 +103,8 @@ fn follow_up_at(state: &RunState) -> Option<Timestamp> {
     follow_up.check_at.into_iter().chain(remind_at).min()
 }
 
-/// The follow-up of a new request, if its provider is asked every `check_ms`.
+/// The times of the first question and reminder for a new request. `check_ms` is the usual time between
+/// questions.
 pub(super) fn first_follow_up(
     new: &NewSignatureRequest,
     now: Timestamp,
@@ -124,8 +125,8 @@ pub(super) fn first_follow_up(
     }
 }
 
-/// The next question comes after a pause, but not after the request's end, so that it is asked before it is
-/// given up.
+/// The time of the next question to the provider: after `pause_ms`, but at the request's end at the latest.
+/// So the provider is asked before the request is given up.
 pub(super) fn next_check(
     now: Timestamp,
     expires_at: Option<Timestamp>,

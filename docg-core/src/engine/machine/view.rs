@@ -1,4 +1,4 @@
-//! Questions about a run state. Nothing here changes anything.
+//! Answers questions about a run state, without changing it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The position of the step whose handler is at work, or is about to be.
+/// The position of the step whose handler is at work, or is about to be called.
 pub(super) fn open_step(state: &RunState) -> Option<usize> {
     state.steps.iter().position(|step| step.state.is_open())
 }
@@ -30,7 +30,7 @@ pub(super) fn waiting_step(state: &RunState) -> Option<usize> {
     steps.position(|step| step.state == StepState::Waiting)
 }
 
-/// The position of the step in progress, or of the next one.
+/// The position of the step in progress, or of the next step.
 pub(super) fn current(state: &RunState) -> Option<usize> {
     let current = state.execution.current_step.as_ref()?;
     Some(current.index as usize)
@@ -40,12 +40,12 @@ pub(super) fn current_phase(state: &RunState) -> Phase {
     current(state).map_or(Phase::Preflight, |index| state.steps[index].phase)
 }
 
-/// True if a person must let the execution go on, whatever else it waits for.
+/// True if the execution is paused or in review, so that only people can let it go on.
 pub(super) fn is_stopped(state: &RunState) -> bool {
     matches!(state.execution.status, Status::Paused | Status::NeedsReview)
 }
 
-/// True if all signatures that a step requested are there, so that the step only has to finish.
+/// True if everybody has signed the request of a step, so that the step only has to finish.
 pub(super) fn is_signed(state: &RunState, index: usize) -> bool {
     let node = &state.steps[index].node_id;
     let request = state.signature.as_ref();
@@ -58,13 +58,13 @@ fn is_approved(state: &RunState, index: usize) -> bool {
     approval.is_some_and(|it| it.node_id == *node && it.decision == Some(Decision::Approved))
 }
 
-/// True if people have given all that the step requested. The step only has to finish, and does not ask them
-/// again.
+/// True if people have approved or signed what the step requested. The step then only has to finish, and does
+/// not ask them again.
 pub(super) fn is_answered(state: &RunState, index: usize) -> bool {
     is_approved(state, index) || is_signed(state, index)
 }
 
-/// The result of a step's successful wait, for its handler.
+/// The result of a step's successful wait, which its handler receives.
 pub(super) fn resolution(state: &RunState, index: usize) -> Option<Resolution> {
     if is_signed(state, index) {
         let request = state.signature.clone()?;
@@ -91,7 +91,7 @@ pub(super) fn has_attempts_left(state: &RunState, index: usize) -> bool {
     attempts(state, index) < state.workflow.nodes[index].retry.max_attempts
 }
 
-/// The attempts that count against the retry policy.
+/// The number of attempts that count against the retry policy. After a person's repair they count from 0.
 pub(super) fn attempts(state: &RunState, index: usize) -> u32 {
     let step = &state.steps[index];
     step.attempt - step.attempts_before
@@ -120,8 +120,8 @@ pub(super) fn computes(state: &RunState, env: Env<'_>, index: usize) -> bool {
     state.execution.dry_run || matches!(handler, Some(Handler::Compute(_)))
 }
 
-/// The open step whose effect may have happened and is not safe to repeat. After its wait a step is safe to
-/// repeat: its effect was the request, and the request is done.
+/// The open step whose effect may have happened and is not safe to repeat. A step that goes on after its wait
+/// is not meant: its effect was the request, and the request is known to be done.
 pub(super) fn effect_in_doubt(state: &RunState, env: Env<'_>) -> Option<usize> {
     let index = open_step(state)?;
     let in_doubt = match state.steps[index].state {
@@ -143,9 +143,9 @@ pub(super) fn leaves_doubt(
         return false;
     }
     match class {
-        // The handler says that it may run again.
+        // By these errors the handler itself allows another run.
         FailureClass::Stopped | FailureClass::Retryable => false,
-        FailureClass::OutcomeUnknown => true,
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused => true,
         FailureClass::Review | FailureClass::Final => {
             state.steps[index].state == StepState::Running
         }
@@ -160,7 +160,7 @@ pub(super) fn scope(state: &RunState) -> Scope<'_> {
     }
 }
 
-/// A step's parameters as a handler gets them; `None` if a variable is missing.
+/// The parameters that a step's handler gets; `None` if a variable is missing.
 pub(super) fn params_of(env: Env<'_>, state: &RunState, index: usize) -> Option<Arc<Value>> {
     let node = &state.workflow.nodes[index];
     let params = variables::effective_params(node, &state.inputs.node_overrides);
@@ -172,7 +172,8 @@ pub(super) fn params_of(env: Env<'_>, state: &RunState, index: usize) -> Option<
     Some(Arc::new(params))
 }
 
-/// The parameters of a step for a probe: as its handler got them, or at least as people see them.
+/// The parameters of a step for a probe of its handler. If a variable is missing now, the redacted parameters
+/// that people see.
 pub(super) fn params_to_probe(env: Env<'_>, state: &RunState, index: usize) -> Arc<Value> {
     let shown = || {
         let data = state.steps[index].data_in.as_ref()?;
@@ -194,7 +195,8 @@ pub(super) fn is_wanted(state: &RunState, index: usize) -> Result<bool, StepFail
     })
 }
 
-/// True if it is cheap to evaluate a decision: the conditions and variables of the steps that have not ended.
+/// True if a decision is cheap to evaluate: the conditions and variables of the steps that have not ended are
+/// small.
 pub(crate) fn is_small(state: &RunState) -> bool {
     let outputs = state.steps.iter().filter_map(|step| step.output.as_deref());
     let nodes = state.steps.iter().zip(&state.workflow.nodes);

@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// How often the store is read while the bus is down.
 const POLL: Duration = Duration::from_millis(500);
 
-/// All events of one execution after a given one, once and in order: first the stored events, then live ones.
+/// All events of one execution after a given `seq`, once and in order: first stored events, then live events.
 /// The feed ends after the execution's last event.
 ///
 /// If the bus has a hole, does not reach back far enough or is down, the feed reads the store. Dropping the
@@ -93,7 +93,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The next events; none at the end.
+    /// The next events; none after the execution's last event.
     async fn next(&mut self) -> Result<Vec<Arc<Event>>, EngineError> {
         loop {
             if self.ended {
@@ -107,7 +107,7 @@ impl Reader {
                     Ok(Some(Err(BusError::TooOld { after }))) if after < self.last => {
                         self.catch_up().await?
                     }
-                    // A hole, or the end of the subscription: read the store.
+                    // The bus has a hole, or the subscription has ended: read the store.
                     Ok(Some(Ok(_) | Err(_)) | None) => {
                         self.live = None;
                         self.stored().await?
@@ -155,8 +155,8 @@ impl Reader {
             .after(self.last)
             .limit(BATCH);
         let events = self.inner.store.events(query).await?;
-        // Return events with a damaged `seq` only with an intact one after them; alone they would repeat for
-        // ever.
+        // Return events with a damaged `seq` only if an intact event follows them. Otherwise the feed would
+        // not advance, and would return them for ever.
         let leads_on = events.last().is_some_and(|event| event.seq > self.last);
         Ok(if leads_on { events } else { Vec::new() })
     }

@@ -20,7 +20,7 @@ use crate::{
     ports::{BusError, ListEvent, OrganizationStream},
 };
 
-/// The pause before a bus that is down is tried again.
+/// The pause before the next attempt to subscribe to a bus that is down.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// An item of an organization stream.
@@ -56,7 +56,7 @@ impl Engine {
     /// An organization's events from now on, or after a position that an earlier feed returned. If the bus no
     /// longer knows the position, a [`OrganizationItem::Gap`] comes first.
     ///
-    /// Returns once it has subscribed, or once the bus has turned out to be down.
+    /// Returns once the feed has subscribed, or once the bus has turned out to be down.
     pub async fn organization_feed(
         &self,
         organization: OrganizationId,
@@ -85,7 +85,7 @@ struct Reader {
     organization: OrganizationId,
     /// The last known position.
     after: Option<String>,
-    /// True if a new subscription misses events.
+    /// True if a subscription from now on, without a position, would miss events.
     missed: bool,
     live: Option<OrganizationStream>,
     ready: VecDeque<OrganizationItem>,
@@ -120,7 +120,7 @@ impl Reader {
         }
     }
 
-    /// Subscribes, after the last position if possible. If the bus is down, it is tried again later.
+    /// Subscribes, after the last position if possible. If the bus is down, the reader tries again later.
     async fn connect(&mut self) {
         let bus = &self.inner.bus;
         let from = |after| bus.subscribe_organization(self.organization, after);

@@ -9,7 +9,7 @@ use crate::{
     actions::RecommendedAction,
     engine::{
         Engine, EngineError,
-        api::start::{data_fault, none},
+        api::start::{data_fault, refuse_faults},
     },
     error::{ErrorContext, codes},
     i18n::Text,
@@ -63,8 +63,8 @@ impl Engine {
         programs::run(organization, move || inner.redaction.snapshot(&data)).await
     }
 
-    /// Checks that the store answers and accepts writes. The check is a write that changes nothing: a
-    /// read-only database rejects it, and so does one where the role may not write.
+    /// Checks that the store answers and accepts writes. The check is a write that changes nothing. A
+    /// read-only database rejects it, and so does a database to which the role may not write.
     ///
     /// # Errors
     ///
@@ -253,7 +253,7 @@ impl Engine {
         workflow: WorkflowId,
         mut trigger_data: Value,
     ) -> Result<PreflightAnswer, EngineError> {
-        none(data_fault(&mut trigger_data))?;
+        refuse_faults(data_fault(&mut trigger_data))?;
         let workflow = self.whole_workflow(organization, workflow).await?;
         let inputs = Inputs {
             trigger_data: trigger_data.into(),

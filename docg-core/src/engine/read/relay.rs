@@ -1,11 +1,11 @@
 //! Brings committed events to the bus. The driver publishes at once. The sweeper publishes the events that a
 //! crashed process, or a bus that was down, left behind.
 //!
-//! The bus refuses events that do not follow its last one, so no event is published over a hole: missing
-//! events are read from the store and brought first. If the bus has forgotten an execution, the events that
-//! the store knows to have been there are restored silently, because organization streams delivered them, or
-//! reported the gap. All other events are published as new. That includes events that are missing of an
-//! execution which the bus still knows: a failover took them from the organization streams as well.
+//! The bus refuses events that do not follow its last event, so no event is published over a hole: missing
+//! events are read from the store and brought first. If the bus has forgotten an execution, its events that
+//! were on the bus according to the store are restored silently, because organization streams delivered them,
+//! or reported the gap. All other events are published as new. If the bus knows an execution but lacks some
+//! of its events, these count as new too: a failover took them from the organization streams as well.
 
 use std::{
     collections::HashMap,
@@ -25,26 +25,27 @@ use crate::{
     time::Timestamp,
 };
 
-/// How often this process tells the store which events are on the bus, and asks for those that are not: at
-/// the busy interval while it has something to report or has found something, else at the idle one. A silent
-/// stream reads the store much earlier.
+/// The time between two sweeps while this process has publications to report to the store, or has found
+/// unpublished events. Otherwise the time is `IDLE_INTERVAL`. An event feed whose bus is silent reads the
+/// store much earlier.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a commit's own process has to publish before the sweeper does.
+/// How long the process that commits has to publish its events before the sweeper does, in milliseconds.
 const GRACE_MS: i64 = 5_000;
 /// Executions that are read per query.
 const PAGE: usize = 100;
-/// The number of refused executions that ends a sweep. One server of a cluster that is down must not hold
-/// back the others, and a bus that is down must not be asked for ever.
+/// A sweep ends once the bus has refused the events of this many executions. One server of a cluster that is
+/// down must not hold back the events of the others, and a bus that is down must not be asked for ever.
 const REFUSALS: usize = 10;
 /// Events that are read per query.
 const BATCH: usize = 500;
 
-/// The `seq`s that this process has published up to, and not yet reported to the store.
+/// The last `seq` of each execution that this process has published, and not yet reported to the store.
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     published: Mutex<HashMap<ExecutionId, u64>>,
-    /// The number of sweeps that are due soon, because the bus refused events or the sweeper found some.
+    /// The number of sweeps that are due soon, because the bus refused events or the sweeper found
+    /// unpublished events.
     looks: AtomicU8,
 }
 
@@ -67,7 +68,7 @@ impl Relay {
         self.lock().get(&execution).copied().unwrap_or_default()
     }
 
-    /// Requests two sweeps soon, because the first may come within the grace time.
+    /// Requests two sweeps soon, because at the first the events may still be within the grace time.
     fn look_again(&self) {
         self.looks.store(2, Ordering::Release);
     }
@@ -101,8 +102,8 @@ enum NotPublished {
 
 impl Inner {
     /// Publishes the new events of one execution, and those that the bus lacks before them. `published` and
-    /// the result are the `seq` up to which the events are known to be on the bus. The sweeper publishes what
-    /// the bus refused.
+    /// the result are the `seq` up to which the events are known to be on the bus. If the bus refuses events,
+    /// the sweeper publishes them later.
     pub(in crate::engine) async fn publish(&self, events: &[Arc<Event>], published: u64) -> u64 {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return published;
@@ -136,7 +137,8 @@ impl Inner {
     }
 
     /// Copies an execution's events from the store to the bus, starting at `from`, or earlier if the bus asks
-    /// for it. `has` is the last `seq` on the bus. Returns the `seq` up to which the events are there now.
+    /// for it. `has` is the last `seq` on the bus. Returns the `seq` up to which the events are on the bus
+    /// now.
     async fn bring(
         &self,
         left: Unpublished,

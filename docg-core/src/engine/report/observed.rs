@@ -32,7 +32,7 @@ impl Interceptor<BusError> for Reports {
         call: impl Future<Output = Result<T, BusError>> + Send,
     ) -> Result<T, BusError> {
         let answer = call.await;
-        // Other errors are answers: the reader then reads the store.
+        // Any other error is an answer of a bus that works. The reader then reads the store.
         if matches!(answer, Err(BusError::Unavailable(_))) {
             self.0.tell(&Fact::BusUnavailable { operation });
         }

@@ -15,7 +15,8 @@ use crate::{
 
 /// Receives the facts that an engine reports. See [`Engine::observe`](crate::engine::Engine::observe).
 pub trait Observer: Send + Sync + 'static {
-    /// Receives a fact. The engine calls it while it works, so it must neither block nor panic.
+    /// Receives a fact. The engine calls this method while it works, so the method must neither block nor
+    /// panic.
     fn observe(&self, fact: &Fact<'_>);
 }
 
@@ -49,10 +50,11 @@ pub enum Fact<'a> {
     Claimed {
         /// True if the lease of the previous holder had expired without being released.
         taken_over: bool,
-        /// How long the execution had been due; `None` if it was claimed for its inbox.
+        /// How long the execution had been due; `None` after a takeover, or if it was claimed before it was
+        /// due or only for its inbox.
         waited: Option<Duration>,
     },
-    /// This process lost a lease to another, or must assume so.
+    /// This process lost a lease to another process, or must assume so.
     LeaseLost,
     /// The store was called.
     StoreCalled {

@@ -46,8 +46,8 @@ impl Default for Warnings {
     }
 }
 
-/// A warning about a condition that may last. It is logged when the condition begins, once a minute with a count while it lasts, and once when
-/// it is over.
+/// A warning about a condition that may last. It is logged when the condition begins, once a minute with a
+/// count while the condition lasts, and once when it is over.
 #[derive(Debug)]
 pub(crate) struct Warning {
     begins: &'static str,
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(logged, [(0, 1), (60, 60), (120, 60)]);
         assert!(tally.is_over());
         assert!(!tally.is_over(), "once");
-        // A condition that comes and goes logs no more than one that lasts.
+        // A condition that comes and goes is logged no more often than a condition that lasts.
         let logged: Vec<_> = (150..300)
             .filter_map(|second| {
                 let times = tally.happened(at(second));

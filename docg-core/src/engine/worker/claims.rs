@@ -16,8 +16,9 @@ use crate::{
 const BATCH: usize = 64;
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How soon to claim again while an organization's share holds a claim back: at first, and at most. A
-/// released lease wakes workers; this covers lost wake-ups, and processes that share no bus.
+/// The pause before the next claim while an organization's share of leases holds a claim back: at first, and
+/// at most. A released lease wakes workers; the pause is for lost wake-ups, and for processes that share no
+/// bus.
 const HELD_BACK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Claims executions and hands them to free workers, until the pool shuts down.
@@ -40,7 +41,8 @@ pub(super) async fn run(inner: Arc<Inner>, pool: WorkerPool) {
             }
         }
         let wanted = free.len();
-        // Set only if this process can claim; otherwise a new execution wakes other processes.
+        // True only if this process can claim, and found fewer executions than free workers. Otherwise a new
+        // execution wakes other processes.
         let mut waits_for_work = false;
         let pause = if let Some(pause) = inner.hold_off_claims() {
             pause
@@ -86,7 +88,7 @@ pub(super) async fn run(inner: Arc<Inner>, pool: WorkerPool) {
 /// The result of a claim.
 struct Due {
     claimed: Vec<Claimed>,
-    /// Until when the leases can be relied on; see [`Inner::claim`].
+    /// The end of the time in which this process relies on the leases; see [`Inner::claim`].
     until: Duration,
     /// True if an organization's share held the claim back; see
     /// [`Claim::held_back`](crate::ports::Claim::held_back).
@@ -98,7 +100,7 @@ struct Due {
 /// Claims due executions; `None` if the store does not answer.
 async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option<Due> {
     let now = inner.now();
-    // Due times that are noted from here on are not covered by this claim.
+    // This claim does not cover due times that are noted from here on.
     let noted = inner.wake.due.swap(i64::MAX, Ordering::AcqRel);
     let what = ClaimWhat::Due {
         limit,

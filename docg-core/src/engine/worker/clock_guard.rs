@@ -1,4 +1,5 @@
-//! The clock-jump guard. Leases end by the wall clock, so all of them seem to expire if it jumps forward.
+//! The clock-jump guard. Leases end by the wall clock, so all leases seem to expire if the clock jumps
+//! forward.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,7 +16,7 @@ pub(crate) struct ClockGuard(Mutex<Watch>);
 struct Watch {
     /// The smallest lead of the wall clock over elapsed time since its last jump forward, in milliseconds.
     ahead: i64,
-    /// On the scale of [`Clock::elapsed`].
+    /// The end of the time in which nothing is claimed, on the scale of [`Clock::elapsed`].
     holds_off_until: Duration,
 }
 
@@ -42,8 +43,8 @@ impl Inner {
         }
     }
 
-    /// How long to claim nothing, if the clock jumped forward. Within one lease, every live worker renews its
-    /// leases by the new time or releases them.
+    /// How long to claim nothing, because the clock jumped forward; `None` if it did not. Within one lease,
+    /// every live worker renews its leases by the new time or releases them.
     pub(crate) fn hold_off_claims(&self) -> Option<Duration> {
         let (ahead, elapsed) = (ahead(&*self.clock), self.clock.elapsed());
         let watch = self.clock_guard.0.lock();

@@ -26,7 +26,7 @@ pub(super) async fn renew(inner: &Inner) {
                     leases.retain(|lease| !renewed.unknown.contains(lease));
                     inner.active.prolong(&leases, until);
                     renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
-                    // The sender's wake-up may not have reached this process.
+                    // The wake-up by the signal's sender may not have reached this process.
                     for lease in renewed.signaled {
                         inner.active.notify(lease.execution_id);
                     }

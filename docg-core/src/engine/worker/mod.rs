@@ -1,4 +1,5 @@
-//! What a worker does: claims due executions, renews their leases, and releases everything at shutdown.
+//! The workers of a process: they claim due executions, renew their leases, and release everything at
+//! shutdown.
 //!
 //! `claims` finds work and hands it to the `pool`, whose workers each [drive](super::driver) one execution.
 //! `leases` renews the leases of this process. `clock_guard` stops claims after a jump of the clock.
@@ -110,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`WorkersRunning`] if the engine's workers run already. They are not changed.
+    /// [`WorkersRunning`] if the engine's workers run already. The running workers are not changed.
     pub fn start_workers(&self, options: WorkerOptions) -> Result<Workers, WorkersRunning> {
         let only = OnlyWorkers::of(self)?;
         let options = options.bounded();
@@ -153,7 +154,7 @@ impl Engine {
 
 impl Workers {
     /// Shuts the workers down: stops claiming, gives handlers their grace time and releases all leases.
-    /// Returns once nothing is held.
+    /// Returns once this process holds no execution.
     pub async fn shutdown(mut self) {
         self.shutdown.cancel();
         // If the claiming task panicked, the panic was logged; there is nothing more to do here.

@@ -66,7 +66,8 @@ impl WorkerPool {
 
     fn free_slot(&self) -> Option<Slot> {
         let slot = self.slot(Arc::clone(&self.permits).try_acquire_owned().ok()?);
-        // Check the shutdown after taking the token: either it is seen here, or it waits for the token.
+        // Check the shutdown after taking the token. Either this check sees it, or the shutdown waits for the
+        // token.
         (!self.shutdown.is_cancelled()).then_some(slot)
     }
 }
@@ -106,15 +107,15 @@ impl Inner {
         self.wake_workers();
     }
 
-    /// Wakes the workers of all processes. The execution has released its lease, and a claim somewhere may be
-    /// held back by the organization's share.
+    /// Wakes the workers of all processes, because a lease was released. A claim in one of them may be held
+    /// back by the organization's share of leases.
     pub(crate) async fn wake_all_workers(&self, execution: ExecutionId) {
         self.wake_workers();
         let _ = self.bus.wake(execution).await;
     }
 
-    /// A free slot of this process for an execution of a workflow, if it has one and knows all node types.
-    /// While a slot is free, nothing else that it could claim is due.
+    /// A free slot of this process for an execution of a workflow; `None` if no slot is free, or a node type
+    /// is unknown here. While a slot is free, no execution that this process could claim is due.
     pub(in crate::engine) fn free_slot(&self, workflow: &Workflow) -> Option<Slot> {
         let mut nodes = workflow.nodes.iter();
         let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
@@ -128,8 +129,8 @@ impl Inner {
         self.wake.notify.notify_one();
     }
 
-    /// Claims executions, and returns until when the leases can be relied on, on the scale of
-    /// [`Clock::elapsed`](crate::time::Clock::elapsed).
+    /// Claims executions, and returns the end of the time in which this process relies on their leases, on
+    /// the scale of [`Clock::elapsed`](crate::time::Clock::elapsed).
     pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
         let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
         let request = ClaimRequest {

@@ -21,7 +21,8 @@ use crate::{
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The shortest time between two log lines about a node type.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Combined with an execution's id, this is the id of the signal that this module sends to it.
+/// This constant and an execution's id together give the id of the signal that this module sends to the
+/// execution.
 const SIGNAL: u128 = 0x6e6f_5f77_6f72_6b65_725f_6861_735f_6974;
 
 /// Checks at intervals until the future is dropped. A process without workers logs all waiting executions.
@@ -46,14 +47,15 @@ pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
             }
         };
         logged.log(missing(&unclaimable, &known), inner.clock.elapsed());
-        // A process without workers does not know the node types of others: it may be a mere backlog.
+        // A process without workers does not know the node types of other processes. Executions may wait
+        // there only because all workers are busy.
         if works {
             tell_executions(inner, &unclaimable, &known, &mut told).await;
         }
     }
 }
 
-/// The missing node types, and since when the first execution waits for each.
+/// The missing node types, each with the time since which an execution waits for it.
 fn missing<'u>(unclaimable: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str, Timestamp> {
     let mut missing = BTreeMap::new();
     for waiting in unclaimable {
@@ -120,7 +122,7 @@ async fn tell_executions(
             }
         }
     }
-    // Forget the others: a second signal changes nothing.
+    // Forget executions that wait no longer. If one is signaled again, the second signal changes nothing.
     told.retain(|id| waiting.contains(id));
 }
 

@@ -16,14 +16,14 @@ use crate::{
     },
 };
 
-/// The most unresolved variables reported for one node.
+/// The largest number of unresolved variables reported for one node.
 const MAX_PER_NODE: usize = 50;
 
 /// Reports trigger data that violates the workflow's JSON Schema.
 pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
     match json_schema::broken_by(workflow, trigger) {
         Ok(violations) => violations.into_iter().map(violated).collect(),
-        // Nothing was checked, and that must not look like a pass.
+        // Report that the data was not checked: without an issue it would seem to be valid.
         Err(Unchecked::Unusable(detail)) => {
             let text = Text::key("issue-check-failed-schema");
             vec![Issue::warning(Domain::Data, "data.check_failed", text).tech(detail)]
@@ -56,7 +56,8 @@ fn violated(violation: Violation) -> Issue {
         .tech(violation.tech)
 }
 
-/// Reports variables that nothing can fill. The issue's field is the parameter; the texts name the path.
+/// Reports variables that have no value and will get none. An issue's field is the parameter; its texts name
+/// the variable's path.
 pub(super) fn variables(
     node: &Node,
     params: &Map<String, Value>,

@@ -20,20 +20,20 @@ pub(super) enum Standing<'a> {
     Output(&'a Value),
     /// The node has no output and will have none.
     Nothing,
-    /// The node will run; its declaration tells its output's fields.
+    /// The node will run; its declaration, if its type is known, tells the fields of its output.
     Runs(Option<&'a NodeSpec>),
-    /// This execution leaves the node out (dry run, `until_phase`). Nodes that run cannot read it. Nodes that
-    /// are left out too are checked as if it ran.
+    /// This execution leaves the node out (dry run, `until_phase`). A node that runs cannot read this node's
+    /// output. A node that is also left out is checked as if this node ran.
     LeftOut,
 }
 
 /// A node, its effective parameters, and what later nodes may read from it.
 type Seen<'a> = (&'a Node, Cow<'a, Map<String, Value>>, Standing<'a>);
 
-/// The known values, growing as the nodes are checked one after the other.
+/// The values known so far. They grow as the nodes are checked one after the other.
 pub(super) struct Known<'a> {
     request: PreflightRequest<'a>,
-    /// The nodes checked so far, in order. Any other node comes later and cannot be read.
+    /// The nodes checked so far, in order. Other nodes come later, so their outputs cannot be read.
     nodes: Vec<Seen<'a>>,
     /// True if the node being checked runs in this execution.
     runs: bool,

@@ -1,8 +1,8 @@
-//! The checks over declared parameters, a file for each domain. They are pure: anything that must be asked
-//! elsewhere becomes a [`Question`].
+//! The checks over declared parameters, a file for each domain. The checks are pure: if only a provider knows
+//! the answer, they return a [`Question`].
 //!
-//! Texts for people never contain trigger data, because events carry those texts. They name nodes, parameters
-//! and places in lists. Values go into the text for technicians.
+//! Texts for people never contain trigger data, because events carry those texts. Texts for people name
+//! nodes, parameters and places in lists. Values go into the text for technicians.
 
 use std::collections::BTreeSet;
 
@@ -31,24 +31,24 @@ mod tests;
 
 pub(super) use permissions::{Answer, Question, Resource, check_failed};
 
-/// The limit for the values filled into the parameters of all nodes together, in bytes, roughly.
+/// The limit, roughly in bytes, for the values that variables put into the parameters of all nodes together.
 const MAX_RESOLVED_BYTES: usize = 64 * 1024 * 1024;
 
-/// The issues that the pure rules found, and the questions still to ask. Places are 0 for the whole workflow
-/// and 1 and up for its nodes, so that answers can be sorted in.
+/// The issues that the pure rules found, and the questions and checks that remain. The place of an issue is 0
+/// for the whole workflow, and 1 and up for its nodes; later issues are sorted in by place.
 pub(super) struct Findings {
     pub(super) issues: Vec<(usize, Issue)>,
     pub(super) questions: Vec<Question>,
     pub(super) checks: Vec<Check>,
-    /// How many bytes the parameters of all checks may still grow by.
+    /// The number of bytes that variables may still add to the parameters of all checks.
     budget: usize,
 }
 
-/// A node whose handler has checks of its own.
+/// The check that a node's handler makes itself.
 pub(super) struct Check {
     pub(super) place: usize,
     pub(super) params: Map<String, Value>,
-    /// The parameters that are not known yet, or that have a fault.
+    /// The names of the parameters that are not known yet, or that have a fault.
     pub(super) unsound: BTreeSet<String>,
 }
 

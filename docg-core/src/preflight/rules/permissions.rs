@@ -19,7 +19,7 @@ pub(in crate::preflight) enum Resource {
     Connection,
 }
 
-/// A resource and all parameters that name it: the probe is asked once.
+/// A question to the probe about one resource, asked once for all parameters that name the resource.
 pub(in crate::preflight) struct Question {
     pub(in crate::preflight) resource: Resource,
     pub(in crate::preflight) name: String,
@@ -76,7 +76,7 @@ impl Question {
         }
     }
 
-    /// The issues that the answer causes, one per parameter.
+    /// The issues that follow from the answer, at most one for each parameter.
     pub(in crate::preflight) fn issues(
         &self,
         answer: &Answer,
@@ -141,7 +141,7 @@ impl Question {
     }
 }
 
-/// A warning for a check that could not be made: neither a crash nor a silent pass.
+/// A warning that a check could not be made. Preflight neither fails nor passes silently.
 pub(in crate::preflight) fn check_failed(
     domain: Domain,
     node: &NodeId,
@@ -164,8 +164,8 @@ pub(in crate::preflight) fn check_failed(
     .tech(tech)
 }
 
-/// docg's own text for a code: for the whole code, else for its part after the provider's name, else a
-/// general one.
+/// docg's own text for a code. If there is none for the whole code, takes the text for the part after the
+/// provider's name, else a general text for the kind of resource.
 fn text_for(code: &str, resource: Resource) -> Text {
     let mut rest = code;
     loop {

@@ -1,5 +1,5 @@
-//! Checks of templates. `permissions` asks whether a template exists and can be read. A template's tags are
-//! checked by the handler, which knows their syntax.
+//! Checks of templates. The module `permissions` asks whether a template exists and can be read. The handler
+//! checks a template's tags, because only the handler knows their syntax.
 
 use crate::{
     error::codes,

@@ -41,7 +41,7 @@ fn request() -> SignatureRequest {
 
 fn facts() -> impl Strategy<Value = Vec<SignerFact>> {
     use SignerFactKind::{Bounced, Canceled, Declined, Expired, Signed, Viewed};
-    // Mostly what happens to one signer; now and then what ends it for all.
+    // Mostly facts about single signers; now and then a fact that ends the whole request.
     let kinds = prop::sample::select(vec![
         Viewed, Viewed, Signed, Signed, Signed, Declined, Bounced, Expired, Canceled,
     ]);
@@ -65,7 +65,8 @@ fn facts() -> impl Strategy<Value = Vec<SignerFact>> {
     prop::collection::vec(fact, 0..12)
 }
 
-/// Merges one report after the other, and checks that nothing falls.
+/// Merges the reports in order, and checks after each that no signer's status went back and no ended request
+/// is open again.
 fn merged(reports: &[Vec<SignerFact>]) -> SignatureRequest {
     let mut request = request();
     for report in reports {
@@ -86,8 +87,8 @@ fn merged(reports: &[Vec<SignerFact>]) -> SignatureRequest {
     request
 }
 
-/// A history, and the same again: cut into deliveries that come in any order, some twice, and some
-/// never; in the end the provider is asked, and tells all of it.
+/// A history of facts, and webhooks that each deliver one of these facts: in any order, some facts twice and
+/// some never.
 fn deliveries() -> impl Strategy<Value = (Vec<SignerFact>, Vec<Vec<SignerFact>>)> {
     facts().prop_flat_map(|history| {
         let again = history.iter().map(|fact| vec![fact.clone()]);

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::workflow::variables::{Found, OwnedPath, Path, Source};
 
-/// The budget of one evaluation: about one for each value visited, and one for each 16 bytes of text.
-/// Spending all of it takes some hundredths of a second.
+/// The budget of one evaluation: an operation costs about 1 for each value visited and 1 for each 16 bytes of
+/// text. Spending the whole budget takes some hundredths of a second.
 const BUDGET: usize = 4_000_000;
-/// The price of making or remembering an item of a list.
+/// The price of an item in a list that the expression makes, or in the memory of a filter.
 const MADE_ITEM: usize = 8;
 /// How many bytes of text can be read for a price of 1.
 const BYTES: usize = 16;
@@ -305,7 +305,7 @@ impl<'a> Evaluation<'a> {
         left: &Value<'a>,
         right: &Value<'a>,
     ) -> Outcome<'a> {
-        // Charge for large numbers: those with hundreds of digits cost more than small ones.
+        // Charge the price of numbers with hundreds of digits, whatever the size of these numbers.
         self.spend(16)?;
         match number(left)?.apply(operation, number(right)?) {
             Ok(result) => Ok(Value::Number(result)),
@@ -608,7 +608,7 @@ impl<'a> Evaluation<'a> {
     fn sorted(&self, value: &Value<'a>) -> Outcome<'a> {
         let mut made = self.collected(value)?;
         let mut stopped = None;
-        // After an error, the rest of the sorting compares nothing.
+        // A sort cannot be stopped: after an error, all remaining items count as equal.
         made.sort_by(|left, right| match &stopped {
             Some(_) => std::cmp::Ordering::Equal,
             None => self.order(left, right).unwrap_or_else(|stop| {
@@ -622,7 +622,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Writes a key that is the same for equal values, and differs for all others.
+    /// Appends a value's key, by which `unique` finds repeats: two keys are equal if and only if the values
+    /// are.
     fn write_key(&self, value: &Value<'_>, key: &mut String) -> Outcome<'a, ()> {
         self.spend(MADE_ITEM)?;
         // Writing to a String cannot fail.
@@ -664,7 +665,7 @@ impl<'a> Evaluation<'a> {
         Ok(Value::Text(Cow::Owned(change(text))))
     }
 
-    /// The text of a text or of a whole number.
+    /// A text as it is, or a whole number as digits; an error for other values.
     fn text_of<'v>(&self, value: &'v Value<'a>) -> Outcome<'a, Cow<'v, str>> {
         match value {
             Value::Text(text) => Ok(Cow::Borrowed(text)),
@@ -677,7 +678,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The number of a number, or of a text that contains one.
+    /// A number as it is, or the number that a text consists of; an error for other values.
     fn read_number(&self, value: &Value<'a>) -> Outcome<'a, Number> {
         match value {
             Value::Number(number) => Ok(number.clone()),

@@ -1,4 +1,4 @@
-//! Parses the text of a condition into a tree that holds only what conditions allow.
+//! Parses the text of a condition into a tree. Refuses expressions of Jinja that conditions do not allow.
 
 use minijinja::machinery::{
     ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind},
@@ -55,7 +55,7 @@ pub(super) enum Node {
     Pick(Box<Node>, Pick),
 }
 
-/// `select`, `reject`, `selectattr` and `rejectattr`.
+/// A filter that picks items from a list: `select`, `reject`, `selectattr` or `rejectattr`.
 #[derive(Debug)]
 pub(super) struct Pick {
     /// True to keep the items that pass the test, false to drop them.
@@ -104,7 +104,7 @@ macro_rules! names {
 }
 
 names! {
-    /// The filters, except `map` and those that pick from a list.
+    /// The filters, except `map`, and except the filters that pick items from a list.
     Filter {
         Absolute "abs" => 0..=0,
         Default "default" | "d" => 1..=1,
@@ -130,7 +130,7 @@ names! {
 }
 
 names! {
-    /// The tests.
+    /// The tests that can follow `is`.
     Test {
         Bool "boolean" => 0..=0,
         Defined "defined" => 0..=0,
@@ -221,7 +221,7 @@ impl Parser<'_> {
             return self.path(root, segments);
         }
         Ok(match expression {
-            // `names` has handled every variable.
+            // Not reached: `names` accepts every variable.
             Expr::Var(variable) => return self.path(variable.id, Vec::new()),
             Expr::Const(constant) => {
                 let value = &constant.value;
@@ -351,7 +351,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Parses a number from the source text: the parser would round it.
+    /// Parses a number from the source text, because the parser's own number is rounded.
     fn number(
         &self,
         start: u32,
@@ -361,7 +361,7 @@ impl Parser<'_> {
         let written = self.source.get(start as usize..end as usize);
         let written = written.map(|text| text.replace('_', ""));
         let number = written.as_deref().and_then(Number::parse).or_else(|| {
-            // Hexadecimal and similar notations.
+            // The text is a number in hexadecimal or a similar notation, which the parser reads exactly.
             let whole = i128::try_from(parsed.clone()).ok()?;
             Number::parse(&whole.to_string())
         });
@@ -374,7 +374,12 @@ impl Parser<'_> {
     fn path(&mut self, root: &str, segments: Vec<String>) -> Result<Node, ConditionError> {
         let refused = |e: PathError| Err(ConditionError::Syntax(e.to_string()));
         let Some(root) = Root::from_name(root) else {
-            return refused(PathError::UnknownRoot(shortened(root)));
+            let unknown = PathError::UnknownRoot(shortened(root));
+            if !self.source.contains(&format!("-{root}")) {
+                return refused(unknown);
+            }
+            let hint = "a hyphen subtracts; a name with one is written in brackets: steps[\"a-b\"]";
+            return Err(ConditionError::Syntax(format!("{unknown}; {hint}")));
         };
         if root == Root::Steps && segments.is_empty() {
             return refused(PathError::NoNode);

@@ -96,7 +96,7 @@ impl Number {
         }
     }
 
-    /// The number as an `i64`, if it is a whole number of that size.
+    /// The number as an `i64`; `None` for fractions and larger numbers.
     pub(super) fn as_whole(&self) -> Option<i64> {
         match self {
             Self::Small(small) => Some(*small),
@@ -164,7 +164,7 @@ impl Number {
         Self::of(self.exact().abs())
     }
 
-    /// Rounds to so many digits after the point, halves away from zero.
+    /// Rounds to `digits` digits after the point, halves away from zero.
     pub(super) fn rounded(&self, digits: u32) -> Self {
         let scale = BigRational::from_integer(BigInt::from(10).pow(digits));
         Self::of((self.exact() * &scale).round() / scale)
@@ -199,7 +199,7 @@ impl Ord for Number {
     }
 }
 
-/// Formats whole numbers as digits, others as a fraction: `7/2`.
+/// Formats a whole number as digits, and any other number as a fraction: `7/2`.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -312,7 +312,7 @@ fn whatever_multiplies_runs_into_the_budget_and_not_into_the_minutes() {
         );
         assert!(started.elapsed().as_secs() < 20, "{short}");
     }
-    // Data that is merely large is not refused.
+    // Large data alone does not exceed the limit.
     assert_eq!(over(&data, "trigger.l|sum > 0"), Ok(true));
     assert_eq!(over(&data, "99999 in trigger.l"), Ok(true));
     assert_eq!(
@@ -351,7 +351,8 @@ fn numbers_are_compared_as_they_are_written() {
 }
 
 proptest::proptest! {
-    /// The result is an error, or mathematically correct: here over fractions of small whole numbers.
+    /// For numbers, each comparison has the result of integers in tenths. For other operands it has the
+    /// expected result, or is an error.
     #[test]
     fn an_operator_does_what_mathematics_says_or_is_an_error(
         a in value(), b in value(), operator in 0..OPERATORS.len()
@@ -434,7 +435,17 @@ fn the_paths_read_are_told() {
     assert_eq!(check("true"), Ok(Vec::new()));
 }
 
-/// A source that knows the trigger data; steps come later.
+#[test]
+fn a_node_id_with_a_hyphen_is_written_in_brackets() {
+    let reads = Ok(vec!["steps.send-mail.ok".to_owned()]);
+    assert_eq!(check("steps['send-mail'].ok"), reads);
+    let error = check("steps.send-mail.ok").expect_err("a subtraction");
+    assert!(error.to_string().contains("brackets"), "{error}");
+    let error = check("mail.ok").expect_err("an unknown name");
+    assert!(!error.to_string().contains("brackets"), "{error}");
+}
+
+/// A source with the trigger data, before any step has run.
 struct Early(Json);
 
 impl Source for Early {

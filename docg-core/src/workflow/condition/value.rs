@@ -31,7 +31,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The item at an index. `Err` if it is a number that cannot be read.
+    /// The item at an index; `None` beyond the end. `Err` if the item is a number that cannot be read.
     pub(super) fn get(&self, index: usize) -> Option<Result<Value<'a>, Unreadable>> {
         match self {
             Self::Given(items) => items.get(index).map(Value::of),
@@ -89,7 +89,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field of an object; `None` if there is none.
+    /// A field of an object; `None` if there is no such field.
     pub(super) fn field(&self, name: &str) -> Option<Result<Self, Unreadable>> {
         match self {
             Self::Object(Cow::Borrowed(fields)) => fields.get(name).map(Self::of),

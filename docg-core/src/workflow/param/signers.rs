@@ -14,7 +14,7 @@ use crate::{
     workflow::{validate::kinds::is_blank, variables::shortened},
 };
 
-/// The faults of a list of signers. Values that only a later step gives are not checked.
+/// The faults of a list of signers. Skips values that only a later step gives.
 pub(super) fn faults(given: &Given<'_>) -> Vec<ParamFault> {
     let count = given.value().as_array().map_or(0, Vec::len);
     let mut found: Vec<_> = too_many(Domain::Signature, count, MAX_SIGNERS)
@@ -78,7 +78,7 @@ struct Parts {
 }
 
 struct Reading<'f> {
-    /// The signer's position, from 1.
+    /// The signer's position in the list, from 1.
     position: usize,
     found: &'f mut Vec<ParamFault>,
 }

@@ -56,7 +56,7 @@ impl Faults {
             let mut pointer = at.to_owned();
             push_token(&mut pointer, name);
             match spec.map(|spec| spec.find_param(name)) {
-                // Without a node type, its parameters are unknown.
+                // The node type is unknown, and so are its parameters.
                 None => {}
                 Some(None) => self.add(
                     pointer.as_str(),
@@ -92,7 +92,7 @@ impl Faults {
     fn kind(&mut self, pointer: &str, label: &str, value: &Value, spec: &ParamSpec) {
         let kind = &spec.kind;
         let undecided = value.is_string() && has_variables(value);
-        // A person may still overwrite a malformed URL, but a value of another type cannot have been meant.
+        // Accept a malformed URL, which a person may correct later. A value of another type is a mistake.
         if undecided
             || kinds::is_blank(value)
             || (matches!(kind, ParamKind::Url) && value.is_string())
@@ -137,7 +137,7 @@ impl Faults {
         for (name, value) in fields {
             if name.contains('\0') || holds_nul(value) {
                 let mut pointer = at.to_owned();
-                // The name without its NULs, so that it can be shown.
+                // Point to the name without its NULs, so that the pointer can be shown.
                 let _ = write!(
                     pointer,
                     "/{}",

@@ -67,7 +67,7 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
     (!fits).then(|| expected.to_owned())
 }
 
-/// Checks just enough of RFC 3986 to catch slips. The handler decides which URLs it may call.
+/// Checks just enough of RFC 3986 to catch mistakes in typing. The handler decides which URLs it may call.
 fn is_http_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return false;

@@ -152,7 +152,8 @@ impl NodeCheck<'_, '_> {
         let at = format!("{}/when", self.at);
         self.faults.text(&at, when, limits::WHEN);
         if when.len() > 4 * limits::WHEN.max {
-            // The condition is far longer than allowed: other faults in it do not matter.
+            // The condition is far longer than allowed, which is already reported: look for no other faults
+            // in it.
             return;
         }
         match condition::read_paths(when) {

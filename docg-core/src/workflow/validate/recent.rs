@@ -7,8 +7,8 @@ use std::{
 
 use lru::LruCache;
 
-/// A bounded cache of compiled schemas and conditions, shared between executions. It keeps the values that
-/// were used last.
+/// A bounded cache of compiled schemas and conditions, shared between executions. A full cache drops the
+/// value whose last use is longest ago.
 pub(crate) struct Recent<K: Eq + Hash, V>(Mutex<LruCache<K, V>>);
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {

@@ -1,8 +1,8 @@
 //! JSON Schema of trigger data, with bounded cost.
 //!
-//! References stay within the schema, and patterns match in linear time. `bounds` limits, when a schema is
-//! stored, how far it unfolds at one place of the data. `metered` counts, during validation, how much of the
-//! data is visited. If validation exceeds its limit, the data never counts as valid.
+//! References stay within the schema, and patterns match in linear time. When a schema is stored, `bounds`
+//! limits how many subschemas apply at one place of the data. During validation, `metered` counts how much of
+//! the data is visited. If validation exceeds its limit, the data never counts as valid.
 
 use serde_json::{Map, Value};
 
@@ -22,7 +22,7 @@ pub(crate) struct Violation {
     pub(crate) missing: bool,
     /// The names that lead to the field.
     pub(crate) path: Vec<String>,
-    /// The expected value, for people; lacks the name of the field.
+    /// The text for people about the expected value, without the name of the field.
     pub(crate) human: Text,
     /// The text for technicians; shows no data.
     pub(crate) tech: String,

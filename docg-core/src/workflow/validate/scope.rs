@@ -27,7 +27,7 @@ pub(super) struct Readable<'c, 'd> {
 }
 
 impl Readable<'_, '_> {
-    /// Why there can be no value at this path, in a text that names the path.
+    /// The reason why a path can never have a value, in a text that names the path.
     pub(super) fn fault(&self, target: &OwnedPath) -> Option<Text> {
         let why = self.why(target)?;
         Some(
@@ -39,7 +39,7 @@ impl Readable<'_, '_> {
 
     fn why(&self, target: &OwnedPath) -> Option<Text> {
         match (target.root, target.segments.as_slice()) {
-            // The trigger data decides; preflight checks these.
+            // The value depends on the trigger data or on all steps; preflight checks these paths.
             (Root::Trigger, _) | (Root::Execution, []) | (Root::Steps, []) => None,
             (Root::Execution, [field]) if EXECUTION_FIELDS.contains(&field.as_str()) => None,
             (Root::Execution, _) => Some(
@@ -67,7 +67,7 @@ impl Readable<'_, '_> {
     }
 }
 
-/// The fields of a node's output, if they are known before it runs.
+/// The fields of a node's output; `None` if they are unknown before the node has run.
 pub(crate) fn output_fields<'n>(
     spec: &'n NodeSpec,
     params: &'n Map<String, Value>,

@@ -19,7 +19,7 @@ pub(crate) const EXECUTION_FIELDS: [&str; 8] = [
     "correlation_id",
 ];
 
-/// The start of a path. Nothing else can be read: no environment, no files.
+/// The start of a path. Paths can read nothing else: no environment, no files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Root {
     /// The trigger data.
@@ -147,8 +147,8 @@ fn split_name(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !is_name(c)).unwrap_or(text.len()))
 }
 
-/// True for characters allowed in an unquoted name. Spaces, quotes, braces, brackets and operators are not,
-/// so that `{{ trigger.name | upper }}` is a syntax error and not an odd name.
+/// True for characters allowed in an unquoted name. Spaces, quotes, braces, brackets and operators are not
+/// allowed, so that `{{ trigger.name | upper }}` is a syntax error and not an odd name.
 fn is_name(c: char) -> bool {
     c.is_alphanumeric()
         || matches!(c, '_' | '-' | '$' | '@' | ':' | '#')

@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// An execution that was just accepted.
+/// A running execution with fixed ids, for the tests of several modules.
 pub(crate) fn execution() -> Execution {
     Execution {
         id: ExecutionId(uuid::Uuid::from_u128(1)),
@@ -50,7 +50,7 @@ pub(crate) fn execution() -> Execution {
     }
 }
 
-/// A step of that execution; a step with an output has succeeded.
+/// A step of the execution from [`execution`]. With an output the step has succeeded, else it is pending.
 pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
     Step {
         id: StepId(uuid::Uuid::from_u128(100 + u128::from(position))),

@@ -5,13 +5,13 @@
 pub(super) enum Piece<'t> {
     /// Text without variables.
     Literal(&'t str),
-    /// A variable `{{…}}`: with its braces, and the text between them.
+    /// A variable `{{…}}`: `whole` with its braces, and `inner` the text between them.
     Variable { whole: &'t str, inner: &'t str },
     /// A `{{` without `}}`, and the rest of the text.
     Unclosed(&'t str),
 }
 
-/// Iterates over the parts of a text, in order. Reads each byte once, whatever the text.
+/// Iterates over the parts of a text, in order. Reads each byte once, even if braces are never closed.
 #[derive(Debug, Clone)]
 pub(super) struct Pieces<'t>(&'t str);
 

@@ -1,4 +1,4 @@
-//! What is refused, and what is kept secret.
+//! Votes, tokens and approvers that are refused, repeated votes, and the secrecy of tokens.
 
 use docg_core::prelude::*;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Approvals by mail and browser: each approver gets a link of their own, and decides on the page that it
-//! opens. docg stores the decisions; this module stores nothing.
+//! Approvals by mail and browser: each approver gets a link of their own, and decides on the page that the
+//! link opens. docg stores the decisions; this module stores nothing.
 
 mod pages;
 mod texts;
@@ -34,7 +34,7 @@ struct Inner {
     key: [u8; 32],
     /// The URL that links in mails begin with.
     public_url: Url,
-    /// Set after the engine is built, because building it requires the node type.
+    /// Set after the engine is built, because building the engine requires the node type `approval`.
     engine: OnceLock<Engine>,
 }
 
@@ -52,9 +52,9 @@ impl Approvals {
         }))
     }
 
-    /// Gives the pages access to the engine's approvals. Without it no link opens.
+    /// Gives the pages access to the engine's approvals. Before this call no link opens.
     pub fn attach(&self, engine: Engine) {
-        // A second engine would be a bug; keep the first.
+        // A second call would be a bug; the engine of the first call stays.
         let _ = self.0.engine.set(engine);
     }
 
@@ -67,8 +67,8 @@ impl Approvals {
         engine.ok_or(EngineError::NotFound("approval"))
     }
 
-    /// Sends an approver their link, once. If the outcome of the mail is unknown, it counts as sent, and the
-    /// execution's log reports that.
+    /// Sends an approver their link, once. If the outcome of the mail is unknown, the mail counts as sent,
+    /// and the execution's log reports that.
     pub(crate) async fn write_to(
         &self,
         context: &EffectContext,
@@ -116,7 +116,7 @@ impl Approvals {
         Ok(())
     }
 
-    /// The document to approve: the last one that was made before the node.
+    /// The document to approve: the last document that a step before the node made.
     async fn document(
         &self,
         organization: OrganizationId,

@@ -1,5 +1,5 @@
 //! The approvers' pages. They work without scripts and load nothing from other sites. The token in the link
-//! is the only credential, so a form on another site can do nothing.
+//! is the only credential: there is no cookie that a form on another site could use.
 
 use axum::{
     Router,
@@ -31,10 +31,11 @@ const MAX_FORM: usize = 32 * 1024;
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
-/// Restrict nothing else: browsers wrap a PDF in their own viewer.
+/// The content security policy of the document. It only forbids frames: browsers wrap a PDF in a viewer of
+/// their own, which a stricter policy could block.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'none'";
 
-/// The routes of the pages, for the root of the public URL.
+/// The routes of the approvers' pages, relative to the public URL.
 pub fn routes(approvals: Approvals) -> Router {
     Router::new()
         .route("/approvals/{token}", get(page))

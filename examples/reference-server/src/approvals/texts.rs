@@ -37,7 +37,7 @@ pub(super) struct Words {
     pub(super) sent: [&'static str; 2],
 }
 
-/// A heading and a sentence.
+/// A notice on a page: a heading and a sentence.
 pub(super) type Notice = [String; 2];
 
 pub(super) fn notice(words: [&str; 2]) -> Notice {
@@ -52,7 +52,7 @@ impl Words {
         }
     }
 
-    /// The text for an approver's answer so far.
+    /// The text that says whether an approver has approved, has rejected or has not answered.
     pub(super) fn answer(&self, vote: Option<Decision>) -> &'static str {
         match vote {
             Some(Decision::Approved) => self.approved,
@@ -61,7 +61,7 @@ impl Words {
         }
     }
 
-    /// The notice about an approval that the approver cannot decide, or not any more.
+    /// The notice that tells an approver why they cannot vote any more. `None` if they can.
     pub(super) fn standing(
         &self,
         approval: &Approval,
@@ -88,7 +88,7 @@ impl Words {
         }
     }
 
-    /// The notice for an answer that does not count.
+    /// The notice to an approver whose answer is not counted.
     pub(super) fn refused(&self, reason: RefusedVote, approval: &Approval) -> Notice {
         match (reason, self.locale) {
             (RefusedVote::Decided, Locale::En) => [
@@ -146,7 +146,7 @@ impl Words {
         }
     }
 
-    /// The text that states who decided, what and when.
+    /// The sentence with the decision, the person who made it, and the time.
     fn decision_made(&self, approval: &Approval) -> String {
         let at = approval.decided_at.map(moment).unwrap_or_default();
         let decider = approval.decided_by.as_deref().unwrap_or_default();
@@ -243,7 +243,7 @@ static PT_BR: Words = Words {
     ],
 };
 
-/// The subject of a mail: workflow and document, with the language.
+/// The workflow and the document that a mail is about, and the language of the mail.
 pub(super) struct About<'a> {
     pub(super) workflow: Option<&'a str>,
     pub(super) document: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! The provider's records: the signers of each document, and each one's decision.
+//! The provider's records: the signers of each document, and the decision of each signer.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::files::{Document, FilesError, RecordKind};
 pub(super) struct Envelope {
     pub(super) id: String,
     pub(super) organization_id: OrganizationId,
-    /// The execution that requests the signatures. Older records do not have it.
+    /// The execution that requests the signatures. Records of older versions do not have it.
     #[serde(default)]
     pub(super) execution_id: Option<ExecutionId>,
     pub(super) document: Document,
@@ -30,7 +30,7 @@ pub(super) struct Envelope {
     pub(super) invited: bool,
 }
 
-/// A signer's decision. The first one counts.
+/// A signer's decision. Only the first decision of a signer is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decision {
     pub(super) kind: DecisionKind,
@@ -59,8 +59,8 @@ impl Envelope {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// The signers whose turn it is: all with the lowest order that has an undecided signer. Signers without
-    /// an order are asked at once.
+    /// The undecided signers whose turn it is: those with the lowest order among the undecided, and those
+    /// without an order.
     pub(super) fn due<'e>(&'e self, decisions: &Decisions) -> Vec<&'e NewSigner> {
         let open = |signer: &&NewSigner| decisions.of(self, &signer.email).is_none();
         let turn = self
@@ -136,7 +136,7 @@ impl Desk {
             .await
     }
 
-    /// Stores a decision unless there is one. Returns true if it was stored.
+    /// Stores a signer's decision, unless one is already stored. Returns true if this decision was stored.
     pub(super) async fn decide(
         &self,
         signer: &SignerRef,
@@ -148,7 +148,7 @@ impl Desk {
             .await
     }
 
-    /// Records that a signer has viewed the document. Returns true for the first time.
+    /// Records that a signer has viewed the document. Returns true for the signer's first view.
     pub(super) async fn view(&self, signer: &SignerRef, at: Timestamp) -> Result<bool, FilesError> {
         let files = &self.0.files;
         files

@@ -10,7 +10,7 @@ use crate::mail::{Mail, MailError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
     Invitation,
-    /// The first reminder is number 1.
+    /// A reminder with its number. The first reminder has number 1.
     Reminder(u64),
 }
 
@@ -27,7 +27,7 @@ impl Desk {
             .email
             .parse()
             .map_err(|e| MailError::Unwritable(format!("{:?}: {e}", signer.email)))?;
-        // Older envelopes may have a name that no mail can carry, because names were not checked then.
+        // An envelope of an older version may have a name that no mail can carry: names were not checked.
         let name = signer.name.as_deref();
         let address = address.clone().named(name).unwrap_or(address);
         let reference = SignerRef::new(&envelope.id, &signer.email);

@@ -1,5 +1,5 @@
-//! Tokens in links. A token names an envelope and a signer, and its signature proves that this server made
-//! it. Tokens are not stored.
+//! The tokens in links to the signing pages. A token names an envelope and a signer, and its signature proves
+//! that this server made it. Tokens are not stored.
 
 use docg_core::address::AddressKey;
 use sha2::{Digest, Sha256};

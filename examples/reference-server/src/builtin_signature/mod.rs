@@ -1,7 +1,7 @@
 //! The built-in signature provider: people sign in the browser, on a page that a link in a mail opens.
 //!
-//! It works like an external provider: it keeps its own records, and reports events to docg by an HMAC-signed
-//! webhook over HTTP. [`Provider`] is the interface that docg calls. `pages` serves the signers' pages.
+//! The provider works like an external one: it keeps its own records, and reports events to docg by an
+//! HMAC-signed webhook over HTTP. [`Provider`] is the interface that docg calls. `pages` serves the pages.
 //! `outbox` delivers pending mails and reports. `link` makes the tokens in mails, `webhook` signs the
 //! reports, and `envelope` holds the records that all of them share.
 
@@ -49,7 +49,7 @@ struct Inner {
     public_url: Url,
     /// Wakes the outbox.
     posted: tokio::sync::Notify,
-    /// Set after the engine is built, because building it requires the provider.
+    /// Set after the engine is built, because building the engine requires the provider.
     engine: OnceLock<Engine>,
 }
 
@@ -70,13 +70,13 @@ impl Desk {
 
     /// Gives the pages access to docg's state of a request, for example that its execution was canceled.
     pub fn attach(&self, engine: Engine) {
-        // A second engine would be a bug; keep the first.
+        // A second call would be a bug; the engine of the first call stays.
         let _ = self.0.engine.set(engine);
     }
 
-    /// The status of a request in docg. `None` while its execution is still creating it: docg stores a
-    /// request once all invitations are sent. If the execution has ended, is lost, or waits for another
-    /// request's signatures, it no longer creates this one, and the status is canceled.
+    /// The status of a request in docg. docg stores a request once all invitations are sent; before that, the
+    /// status is `None`. But if the execution has ended, is lost, or waits for another request's signatures,
+    /// it will never create the request, and the status is canceled.
     async fn request_status(
         &self,
         envelope: &Envelope,
@@ -84,7 +84,8 @@ impl Desk {
         let Some(engine) = self.0.engine.get() else {
             return Ok(None);
         };
-        // Read the execution before the request: one commit stores both the request and the wait for it.
+        // Read the execution first. One commit stores the wait and the request, so if the execution waits,
+        // its request can be read.
         let is_withdrawn = match envelope.execution_id {
             Some(id) => found(engine.execution(envelope.organization_id, id).await)?
                 .is_none_or(|record| has_moved_on(&record.execution)),
@@ -118,7 +119,7 @@ impl Desk {
     }
 }
 
-/// True if an execution no longer creates a request.
+/// True if an execution will not create a request any more: it has ended, or waits for signatures.
 fn has_moved_on(execution: &Execution) -> bool {
     let waiting = execution.waiting_for.as_ref();
     execution.status.is_terminal() || waiting.is_some_and(|it| it.kind == WaitKind::Signature)

@@ -1,7 +1,7 @@
 //! Pending deliveries: reports to docg, mails to signers whose turn has come, and reminders.
 //!
-//! An entry is written before the fact that it reports, and removed once the delivery is answered. So a crash
-//! at any point loses nothing. If the fact is never recorded, the entry is dropped.
+//! An entry is written before the fact that it reports is recorded, and removed once the receiver has
+//! answered. So a crash at any point loses no delivery. If the fact is never recorded, the entry is dropped.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -24,13 +24,13 @@ use super::{
 };
 use crate::files::{FilesError, RecordKind};
 
-/// How often the outbox checks the folder without being woken: other processes write there too.
+/// The interval at which the outbox looks for entries without being woken: other processes write entries too.
 const POLL: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The time after which an undelivered entry is dropped: nobody waits for it any more.
+/// The time after which an undelivered entry is dropped: nobody waits for the delivery any more.
 const GIVE_UP_MS: u64 = 7 * 24 * 3_600_000;
-/// The time that an entry waits for its fact to be recorded.
+/// The time after which an entry is dropped if the fact that it announces is not recorded.
 const GRACE_MS: u64 = 60_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ impl Desk {
         self.post(signer, what, 0).await
     }
 
-    /// Wakes the outbox once an announced fact is recorded, so that it is reported.
+    /// Wakes the outbox. Called once an announced fact is recorded, so that the outbox reports it at once.
     pub(super) fn wake_outbox(&self) {
         self.0.posted.notify_one();
     }
@@ -136,8 +136,8 @@ pub struct Outbox {
     desk: Desk,
     target: Url,
     client: reqwest::Client,
-    /// Entries to skip until a time: reminders, and failed deliveries with the length of their last pause.
-    /// After a restart all entries are tried at once.
+    /// Entries to skip until a time: reminders that are not due, and failed deliveries, with the length of
+    /// their last pause. After a restart every due entry is tried at once.
     paused: HashMap<String, (Duration, Instant)>,
 }
 
@@ -193,8 +193,8 @@ impl Outbox {
         let mut names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
         self.paused
             .retain(|name, _| names.binary_search(name).is_ok());
-        // Views first: the last signature ends the execution's wait, and a view that is reported after it
-        // comes too late.
+        // Deliver views first: the last signature ends the execution's wait, and a view that is reported
+        // after that signature comes too late.
         names.sort_by_key(|name| !name.ends_with(What::Viewed.name()));
         let mut next = POLL;
         for name in names {
@@ -213,7 +213,7 @@ impl Outbox {
             let files = self.desk.0.files.clone();
             let entry: Option<Entry> = match files.record(RecordKind::Outbox, &name).await {
                 Ok(entry) => entry,
-                // An unreadable entry must not hold up the others.
+                // An unreadable entry must not hold up the other entries.
                 Err(e) => {
                     tracing::warn!(name, "an entry of the outbox cannot be read: {e}");
                     self.pause(&name);
@@ -222,7 +222,7 @@ impl Outbox {
             };
             let Some(entry) = entry else { continue };
             if entry.due_at > now {
-                // Check again soon even if it is due much later: the clock may be set.
+                // Check the entry again within a minute, even if it is due much later: the clock may be set.
                 let left = Duration::from_millis(entry.due_at.millis_since(now)).min(LONGEST_PAUSE);
                 self.paused
                     .insert(name, (Duration::ZERO, Instant::now() + left));
@@ -304,7 +304,7 @@ impl Outbox {
             }
         };
         let Some(at) = at else {
-            // Announced, but the fact is not recorded yet, or never will be.
+            // The entry announces a fact that is not recorded yet, or never will be.
             let old = Timestamp::now().millis_since(entry.written_at) > GRACE_MS;
             return if old {
                 Ok(Verdict::Remove)
@@ -337,7 +337,7 @@ impl Outbox {
             .header(webhook::HEADER, signature)
             .body(body);
         let response = request.send().await.map_err(|e| e.to_string())?;
-        // 404: docg has not stored the waiting execution yet, or has lost it.
+        // A 404 means that docg has not stored the waiting execution yet, or has lost it. It is retried too.
         match response.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("docg answered {status}")),
@@ -351,7 +351,7 @@ impl Outbox {
             return Ok(());
         }
         for signer in envelope.due(&decisions) {
-            // A signer who was invited before gets no second mail: it has the same key.
+            // A signer who was invited before gets no second mail, because it would have the same key.
             let signer = SignerRef::new(&envelope.id, &signer.email);
             self.desk.post(&signer, What::Invite, 0).await?;
         }
@@ -405,7 +405,7 @@ impl Outbox {
             number: number + 1,
             every_ms,
         };
-        // The next reminder has the same name, so it replaces this entry.
+        // The entry of the next reminder has the same name, so it replaces the entry of this reminder.
         self.desk
             .post(&signer, next, every_ms)
             .await

@@ -1,5 +1,5 @@
 //! The signers' pages. They work without scripts and load nothing from other sites. The token in the link is
-//! the only credential, so a form on another site can do nothing.
+//! the only credential: there is no cookie that a form on another site could use.
 
 use std::fmt;
 
@@ -35,11 +35,11 @@ const MAX_REASON: usize = 1000;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// The signing page shows the document in a frame. Restrict nothing else: browsers wrap a PDF in their own
-/// viewer.
+/// The content security policy of the document. Only the signing page may show the document in a frame.
+/// Nothing else is restricted: browsers wrap a PDF in their own viewer, which a stricter policy could block.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'self'";
 
-/// The routes of the pages, for the root of the public URL.
+/// The routes of the signers' pages, relative to the public URL.
 pub fn routes(desk: Desk) -> Router {
     Router::new()
         .route("/sign/assets/style.css", get(style))
@@ -51,7 +51,8 @@ pub fn routes(desk: Desk) -> Router {
 }
 
 /// Turns every error under the pages' paths into a page, also errors from outside the handlers: an unknown
-/// path, a body that is too large, a panic. A wrong method becomes a page only for browsers: forms send none.
+/// path, a body that is too large, a panic. The error for a wrong method becomes a page only for browsers,
+/// because the pages' own forms never cause it.
 pub fn with_error_pages(app: Router, desk: Desk) -> Router {
     app.layer(from_fn_with_state(desk, error_page))
 }
@@ -101,7 +102,7 @@ struct DeclineForm {
 enum Standing {
     Open,
     NotYourTurn,
-    /// Some signers are not invited yet. The list may still be corrected, so nobody can decide.
+    /// Some signers are not invited yet. The list of signers may still be corrected, so nobody can decide.
     Preparing,
     Signed,
     Complete,
@@ -126,7 +127,7 @@ impl Standing {
         }
     }
 
-    /// True if there is nothing left to look at.
+    /// True if the request has ended, so that its document is no longer shown.
     fn is_over(self) -> bool {
         match self {
             Self::Open | Self::NotYourTurn | Self::Preparing | Self::Signed => false,
@@ -263,7 +264,7 @@ impl Opened {
         )
     }
 
-    /// Records a decision and answers with its result.
+    /// Records a signer's decision, and returns the page that shows the result.
     async fn decide(mut self, decision: Decision) -> Response {
         let kind = decision.kind;
         let recorded = async {
@@ -284,7 +285,7 @@ impl Opened {
                 }
                 self.render(StatusCode::OK, Some(notice), "", None)
             }
-            // Another click came first, perhaps on the other button.
+            // An earlier click of this signer was recorded, perhaps on the other button.
             Ok(false) => match Self::new(&self.desk, self.token, self.words).await {
                 Ok(now) => now
                     .refusal()
@@ -295,7 +296,7 @@ impl Opened {
         }
     }
 
-    /// The answer for a signer who cannot decide now. `None` if they can.
+    /// The response to a signer who cannot decide now. `None` if they can.
     fn refusal(&self) -> Option<Response> {
         let (status, told) = match self.standing {
             Standing::Open => return None,
@@ -359,7 +360,7 @@ async fn page(
         Ok(opened) => opened,
         Err(closed) => return closed,
     };
-    // Ignore HEAD requests: they show nothing.
+    // A HEAD request is no view: it shows nothing.
     if opened.standing == Standing::Open && method == Method::GET {
         let looked = async {
             if desk.viewed_at(&opened.signer).await?.is_none() {
@@ -369,7 +370,7 @@ async fn page(
             }
             Ok::<_, FilesError>(())
         };
-        // An error here must not keep the signer from signing.
+        // If the view cannot be recorded, the signer can sign all the same.
         if let Err(e) = looked.await {
             tracing::warn!("that a signer has seen the document was not noted: {e}");
         }

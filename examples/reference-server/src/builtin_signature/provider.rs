@@ -30,7 +30,7 @@ use crate::{
     renders::{RenderFailure, Renderer},
 };
 
-/// The built-in provider, as docg calls it.
+/// The built-in provider, behind the interface that docg calls.
 #[derive(Clone)]
 pub struct Provider {
     desk: Desk,
@@ -38,7 +38,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Creates the provider over a desk. `renderer` makes the last page of signed documents.
+    /// Creates the provider. `desk` is its shared state; `renderer` appends the signature page to signed
+    /// documents.
     #[must_use]
     pub fn new(desk: Desk, renderer: Renderer) -> Self {
         Self { desk, renderer }
@@ -83,7 +84,7 @@ impl SignatureProvider for Provider {
                 .decisions(&known)
                 .await
                 .map_err(FilesError::provider_error)?;
-            // Once a signer has decided, the document they decided on stays.
+            // Once a signer has decided, the envelope keeps the document that they decided on.
             if known.invited && (same || !decisions.is_empty()) {
                 return Ok(taken(known.id));
             }
@@ -115,7 +116,7 @@ impl SignatureProvider for Provider {
                 Err(error) => failed.push(error),
             }
         }
-        // Every signer who could be invited is. A retry invites the others.
+        // Fail only after every signer was tried. A retry invites the signers whose mail failed.
         if let Some(error) = joined(failed) {
             return Err(error);
         }
@@ -237,7 +238,7 @@ impl SignatureProvider for Provider {
         Ok(())
     }
 
-    /// Does nothing: the pages ask docg if a request is still open.
+    /// Does nothing: the pages ask docg whether a request is still open.
     async fn cancel(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
         Ok(())
     }
@@ -251,7 +252,7 @@ impl SignatureProvider for Provider {
     }
 }
 
-/// The execution that made a request: its id begins the idempotency keys of its steps.
+/// The execution that makes a request. The request's idempotency key begins with the execution's id.
 fn execution_of(request: &EnvelopeRequest) -> Option<ExecutionId> {
     let (execution, _) = request.idempotency_key.split_once('/')?;
     execution.parse().ok()
@@ -278,7 +279,7 @@ fn unavailable(error: impl ToString) -> ProviderError {
     ProviderError::Unavailable(error.to_string())
 }
 
-/// Joins several errors into one that names them all. It is retryable if one of them is.
+/// Joins the errors of several mails into one error with all texts. It is retryable if any mail's error is.
 fn joined(errors: Vec<MailError>) -> Option<ProviderError> {
     let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
     let errors: Vec<_> = errors.into_iter().map(from_mail).collect();

@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The reason why there is no key.
+/// The reason why the key could not be read or created.
 #[derive(Debug, thiserror::Error)]
 #[error("the secret of the built-in signatures, {path}: {why}")]
 pub struct SecretError {
@@ -31,7 +31,8 @@ pub(super) enum Purpose {
 }
 
 impl Secret {
-    /// Reads the key from a file. If the file is missing, creates it for its owner alone.
+    /// Reads the key from a file. If the file is missing, creates it with a new key; only its owner can read
+    /// it.
     ///
     /// # Errors
     ///
@@ -72,8 +73,8 @@ impl Secret {
         // Each UUID has 122 random bits from the operating system's generator.
         key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
         key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
-        // Write to a temporary file and link it into place. A process that starts at the same moment then
-        // reads a whole key, and both use the same one.
+        // Write to a temporary file and link it into place. Another process that starts at the same moment
+        // then reads a whole key, and both processes use the same key.
         let staged = path.with_extension(format!("{}.part", uuid::Uuid::new_v4()));
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
@@ -110,7 +111,8 @@ impl Secret {
         self.sign(Purpose::Checkpoints, b"")
     }
 
-    /// The bearer token of a server without an auth file: everybody who can read the key file may call.
+    /// The bearer token that a server without an auth file accepts. Everybody who can read the key file can
+    /// compute it.
     #[must_use]
     pub fn development_token(&self) -> String {
         format!("dev-{}", hex::encode(self.sign(Purpose::Development, b"")))

@@ -1,4 +1,4 @@
-//! Reports to docg, signed over their raw bytes.
+//! The provider's webhook reports to docg, with a signature over the raw bytes of the body.
 
 use docg_core::{
     json,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::{Purpose, Secret};
 
-/// The header with `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
+/// The header whose value is `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
 pub(super) const HEADER: &str = "x-docg-signature";
 
 /// The body of a report.
@@ -33,7 +33,7 @@ pub(super) fn signature(secret: &Secret, body: &[u8]) -> String {
     )
 }
 
-/// Verifies the signature of a webhook and reads it.
+/// Verifies the signature of a webhook and reads its report.
 pub(super) fn read(
     secret: &Secret,
     request: &WebhookRequest,

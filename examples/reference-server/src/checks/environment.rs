@@ -11,7 +11,7 @@ use crate::{
     serve::{connections_kept_free, url_at, url_is_local},
 };
 
-/// The variables that are not read through the options.
+/// The variables that this program reads in another way than through its options.
 const OTHERS: &[&str] = &[
     "DOCG_CLICKSIGN_TOKEN",
     "DOCG_CLICKSIGN_WEBHOOK_SECRET",
@@ -22,13 +22,14 @@ const OTHERS: &[&str] = &[
     "REDIS_STREAM_MAXLEN",
     "REDIS_STREAM_TTL",
 ];
-/// The variables of `scripts/services`. A shell that started it may still have them.
+/// The variables of the script `scripts/services`. A shell that ran the script may still have them set, so
+/// they cause no warning.
 const OF_SERVICES: &[&str] = &[
     "DOCG_SERVICES_HOME",
     "DOCG_POSTGRES_PORT",
     "DOCG_REDIS_PORT",
 ];
-/// The usual variables for a bucket.
+/// The usual variables with the settings of an S3 bucket.
 const OF_BUCKETS: &[&str] = &[
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -40,11 +41,11 @@ const OF_BUCKETS: &[&str] = &[
     "AWS_ALLOW_HTTP",
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 ];
-/// The smallest number of connections for clients without a warning: a small office has that many open.
+/// The number of client connections below which a warning is logged: a small office has that many open.
 const FEW: usize = 256;
-/// The likeness from which an unknown name is taken for a misspelt known one.
+/// The similarity from which an unknown name with the prefix `DOCG_` counts as a misspelt known name.
 const ALIKE: f64 = 0.8;
-/// The number of wrong letters up to which a name without our prefix is taken for a misspelt one of ours.
+/// The number of wrong letters up to which a name without the prefix `DOCG_` counts as a misspelt known name.
 const SLIPS: usize = 2;
 
 pub(super) fn variables(options: &Options) -> Vec<Finding> {
@@ -58,11 +59,12 @@ pub(super) fn variables(options: &Options) -> Vec<Finding> {
 }
 
 fn text(name: OsString) -> Option<String> {
-    // Names that are not UTF-8 are not ours: ours are ASCII.
+    // Skip a name that is not UTF-8: all names that this program reads are ASCII.
     name.into_string().ok()
 }
 
-/// Reports unknown and empty variables. `set` holds each variable, and true if it is empty.
+/// Reports unknown and empty variables. `set` holds the name of each variable that is set, and true if its
+/// value is empty. `of_others` are the names that libraries read.
 fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> {
     let known = known();
     let mut findings = Vec::new();
@@ -160,8 +162,8 @@ fn closed_links(options: &Options) -> Option<String> {
     if options.public_url.is_some() {
         return None;
     }
-    // Without a database, links end with the process. On loopback, a port that changes at each start then
-    // does no harm.
+    // Without a database, links stop working when the process ends. On loopback, a port that changes at each
+    // start then does no harm.
     let outlive = options.database_url.is_some() || !bind.ip().is_loopback();
     if bind.ip().to_canonical().is_unspecified() {
         Some(format!(
@@ -201,7 +203,7 @@ pub(super) fn open_files(options: &Options) -> Vec<Finding> {
     ))]
 }
 
-/// Reads the public URL, which links begin with, or explains its fault.
+/// Parses the public URL, which links begin with. The error is a text that explains the fault.
 pub(crate) fn public_url(text: &str) -> Result<Url, String> {
     const RIGHT: &str = "right would be https://docs.example.com or https://example.com/docs";
     let wrong = |why: &str| Err(format!("{why}; {RIGHT}"));

@@ -21,7 +21,7 @@ use crate::{
     workflows,
 };
 
-/// The lock file, by which servers detect each other.
+/// The name of the lock file. By its lock, a server detects that another server uses the data directory.
 const LOCK_FILE: &str = "server.lock";
 /// The time limit for a bucket's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ fn probe(folder: &Path) -> io::Result<()> {
         file.write_all(b"docg")?;
         file.sync_all()
     });
-    // The file is missing if it could not be created.
+    // Ignore the error: if the file could not be created, there is nothing to remove.
     let _ = fs::remove_file(&path);
     written
 }
@@ -72,7 +72,8 @@ pub(crate) struct Lock {
 pub struct LockError(String, &'static str);
 
 impl Lock {
-    /// Locks the data directory. Servers with a database share it; a server without one needs it for itself.
+    /// Locks the data directory. Servers with a database share a data directory; a server without a database
+    /// needs one for itself.
     pub(crate) fn take(options: &Options) -> Result<Self, LockError> {
         let path = options.data_dir.join(LOCK_FILE);
         let has_database = options.database_url.is_some();
@@ -111,7 +112,7 @@ impl Lock {
 /// Opens the file storage that the options name.
 pub(crate) fn opened(options: &Options) -> Result<Files, FilesError> {
     match &options.files_url {
-        // Do not quote the text: it may hold a key.
+        // Do not quote the option's text in the error: it may hold a key.
         Some(url) => match Url::parse(url.expose()) {
             Ok(url) => Files::at_url(&url),
             Err(e) => Err(FilesError::Other(format!("not a URL: {e}"))),
@@ -120,7 +121,7 @@ pub(crate) fn opened(options: &Options) -> Result<Files, FilesError> {
     }
 }
 
-/// The option that sets the place of files.
+/// The option, for messages, that says where documents are stored.
 fn files_option(options: &Options) -> String {
     match &options.files_url {
         Some(_) => "--files-url".to_owned(),
@@ -128,7 +129,8 @@ fn files_option(options: &Options) -> String {
     }
 }
 
-/// An error in one line. A bucket's answer repeats the request and its sender, so only its code is kept.
+/// Shortens an error to one line. Of a bucket's answer only the error code is kept, because the answer
+/// repeats the request and the access key.
 fn brief(error: &FilesError) -> String {
     let text = error.to_string();
     let code = text
@@ -140,7 +142,7 @@ fn brief(error: &FilesError) -> String {
     }
 }
 
-/// Names the variables of a bucket's settings, and those that are not set.
+/// Names the variables with a bucket's settings, and says which of the keys are not set.
 fn of_bucket(options: &Options) -> String {
     let url = options.files_url.as_ref();
     if !url.is_some_and(|url| url.expose().starts_with("s3:")) {
@@ -219,7 +221,7 @@ pub(super) async fn key(options: &Options) -> Vec<Finding> {
     }
 }
 
-/// True if files show that the installation's key was used.
+/// True if noted checkpoints or stored documents show that this installation has used a key before.
 async fn has_documents(options: &Options) -> bool {
     let noted = Checkpoints::of(&options.data_dir).organizations();
     if noted.is_ok_and(|organizations| !organizations.is_empty()) {

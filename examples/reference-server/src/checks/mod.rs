@@ -1,7 +1,7 @@
 //! The checks that the server makes before it starts. Each finding has a verdict and says what to do.
 //!
-//! A check changes nothing. It may try an operation, such as writing a file, and removes what that leaves;
-//! only the data directory stays.
+//! A check changes nothing. If it tries an operation, such as writing a file, it removes the result. Only the
+//! data directory, which a check creates, stays.
 
 mod environment;
 mod folder;
@@ -19,9 +19,9 @@ pub(crate) use folder::{Lock, opened};
 
 /// One check before the start.
 pub struct Check {
-    /// Its name, in one or two words.
+    /// The name of the check, in one or two words.
     pub name: &'static str,
-    /// The things that it examines.
+    /// The things that the check examines, as a text for people.
     pub looks_at: &'static str,
     run: for<'a> fn(&'a Options) -> BoxFuture<'a, Vec<Finding>>,
 }
@@ -38,7 +38,7 @@ pub enum Verdict {
 /// A fault that a check has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The consequence.
+    /// The consequence of the fault.
     pub verdict: Verdict,
     /// The option, what is wrong with it, and what to do.
     pub text: String,
@@ -60,14 +60,14 @@ impl Finding {
     }
 }
 
-/// Wraps a check that finishes at once.
+/// Makes the `run` function of a check that is synchronous.
 macro_rules! at_once {
     ($check:path) => {
         |options| futures::future::ready($check(options)).boxed()
     };
 }
 
-/// Wraps a check that waits for answers.
+/// Makes the `run` function of a check that is asynchronous: it waits for a service or a storage.
 macro_rules! waiting {
     ($check:path) => {
         |options| $check(options).boxed()
@@ -168,7 +168,7 @@ pub async fn pass(options: &Options) -> Result<(), Refusals> {
 }
 
 impl Check {
-    /// Makes the check.
+    /// Makes the check, and returns the faults that it finds.
     pub async fn look(&self, options: &Options) -> Vec<Finding> {
         (self.run)(options).await
     }

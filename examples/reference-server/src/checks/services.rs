@@ -14,9 +14,9 @@ use crate::{
     options::Options,
 };
 
-/// The time limit for Redis's answer. Redis need not be up.
+/// The time limit for Redis's answer. Redis need not be up when this server starts.
 const REDIS: Duration = Duration::from_secs(1);
-/// The time limit for signing in to the mail server. The server need not be up.
+/// The time limit for signing in to the mail server, which need not be up when this server starts.
 const MAIL: Duration = Duration::from_secs(3);
 
 pub(super) async fn database(options: &Options) -> Vec<Finding> {
@@ -35,7 +35,7 @@ pub(super) async fn database(options: &Options) -> Vec<Finding> {
     };
     faults
         .into_iter()
-        // Faults that are not fatal were logged when the server connected.
+        // Connecting to the database has already logged the faults that are not fatal.
         .filter(DatabaseFault::is_fatal)
         .filter(|fault| options.no_migrate || !matches!(fault, DatabaseFault::Unmigrated { .. }))
         .map(|fault| Finding::refused(format!("--database-url: {fault}")))
@@ -50,7 +50,7 @@ pub(super) async fn redis(options: &Options) -> Vec<Finding> {
         Ok(bus) => bus,
         Err(error) => return vec![Finding::refused(format!("--redis-url: {error}"))],
     };
-    // If Redis does not get ready, the faults show why.
+    // Ignore a timeout: if Redis does not get ready, the faults show why.
     let _ = timeout(REDIS, bus.ready()).await;
     let faults = match bus.faults().await {
         Ok(faults) => faults,

@@ -62,7 +62,7 @@ pub async fn verify(options: &Options, args: &VerifyArgs) -> Result<Verdict, Cli
     Ok(verdict)
 }
 
-/// Asks the named server to verify its trail of the execution.
+/// Asks the server that `--url` names to verify its trail of the execution. `None` without `--url`.
 async fn kept(args: &VerifyArgs) -> Result<Option<Chain>, CliError> {
     let Some(url) = &args.server.url else {
         return Ok(None);
@@ -79,7 +79,7 @@ async fn kept(args: &VerifyArgs) -> Result<Option<Chain>, CliError> {
     read_answer(&answer).map(Some)
 }
 
-/// The outcome of verifying one chain.
+/// The outcome of verifying the audit rows of one execution, which form a chain of hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Chain {
     /// The number of rows.
@@ -152,8 +152,8 @@ fn read_answer(answer: &Value) -> Result<Chain, CliError> {
     })
 }
 
-/// Verifies rows, and compares them with the server's trail: only that comparison shows that the end was cut
-/// off.
+/// Verifies rows, and compares them with the server's trail, `kept`, if it is given. Only the comparison
+/// shows that the last rows were cut off.
 fn verify_rows(rows: &[AuditEvent], kept: Option<&Chain>) -> Chain {
     let last = rows.last();
     let (seq, hash) = last.map_or((0, [0; 32]), |row| (row.seq, row.hash));
@@ -167,7 +167,8 @@ fn verify_rows(rows: &[AuditEvent], kept: Option<&Chain>) -> Chain {
     }
 }
 
-/// The first row in which a chain with this end differs from the server's.
+/// The number of the first row in which a chain of `count` rows, the last with the hash `head`, differs from
+/// the server's chain.
 fn first_difference(count: u64, head: [u8; 32], kept: &Chain) -> Option<u64> {
     match count.cmp(&kept.count) {
         Ordering::Less => Some(count + 1),

@@ -1,4 +1,4 @@
-//! A small client of the API for the commands.
+//! A small client of docg's HTTP API, for the commands.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::CliError;
 
 /// The time limit for connecting to a server, and for the start of a stream.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The time limit for any other answer.
+/// The time limit for any answer that is not a stream.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A server, and the credentials to call it.
@@ -56,7 +56,7 @@ impl Client {
         json(self.answer(request.timeout(ANSWER)).await?).await
     }
 
-    /// Opens an event stream that starts after the event with this id.
+    /// Opens an event stream. With `last_event_id`, the stream starts after that event.
     pub(super) async fn stream(
         &self,
         path: &str,
@@ -101,7 +101,7 @@ impl Client {
     }
 }
 
-/// Passes on a successful response; an error status becomes an error.
+/// Returns a successful response as it is. An error status becomes a [`CliError::Refused`].
 async fn accepted(response: Response) -> Result<Response, CliError> {
     let status = response.status();
     if status.is_success() {

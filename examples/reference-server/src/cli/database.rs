@@ -45,7 +45,8 @@ pub fn migrations(args: &PrintMigrationsArgs) -> String {
     }
 }
 
-/// Purges executions and audit trails that ended long ago. Returns the number of each.
+/// Purges executions that ended long ago, and old audit trails if the arguments say so. Returns the number of
+/// purged executions and of purged trails.
 ///
 /// # Errors
 ///
@@ -78,7 +79,7 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
             let made = match purged {
                 Ok(made) if made.is_empty() => break,
                 Ok(made) => made,
-                // Earlier batches are purged; the next call purges the rest.
+                // Earlier batches stay purged; the next run of the command purges the rest.
                 Err(e) if e.kind == StoreErrorKind::Conflict => {
                     tracing::warn!("some audit rows stay until the next purge: {e}");
                     break;
@@ -94,7 +95,7 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
     Ok((executions, trails))
 }
 
-/// Erases the personal data in an execution's audit trail. Returns the number of rows that had any.
+/// Erases the personal data in an execution's audit trail. Returns the number of rows that had such data.
 ///
 /// # Errors
 ///
@@ -159,7 +160,7 @@ pub(super) fn verify_export(
         return Ok(None);
     }
     let key = checkpoint_key(options)?;
-    // Require no checkpoints: the file may be older than the last ones.
+    // Require no noted checkpoints: the file may be older than the last of them.
     let trust = trust(key.as_ref());
     let report = match execution {
         Some(id) => verify_audit_export_of(id, file, &trust),
@@ -175,8 +176,8 @@ pub(super) fn verify_export(
     judged(report, key.is_some(), options).map(Some)
 }
 
-/// Without a key, ignores faults of signatures, since they cannot be checked. Fails if no other fault is
-/// left.
+/// Removes the faults of signatures from a report if there is no key to check them with. Fails if these were
+/// the only faults, because the trail is then neither valid nor invalid.
 fn judged(
     mut report: AuditReport,
     has_key: bool,
@@ -216,7 +217,7 @@ pub async fn export(
     Ok(())
 }
 
-/// All organizations that have audit trails, or the one that owns this execution's trail.
+/// All organizations that have audit trails. With `execution`, only the organization that owns its trail.
 async fn organizations(
     store: &PgStore,
     execution: Option<ExecutionId>,

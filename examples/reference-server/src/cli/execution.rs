@@ -12,7 +12,7 @@ use super::{
     sse::{Parser, SseEvent},
 };
 
-/// The state in which following an execution ended.
+/// The state of an execution when the command stops following it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// The execution completed.
@@ -23,11 +23,11 @@ pub enum Ended {
     NeedsReview,
 }
 
-/// The number of reconnects in a row without an event before the client gives up.
+/// The number of reconnects in a row, without an event in between, after which the client gives up.
 const MAX_BREAKS: u32 = 30;
 
-/// Follows an execution and shows its progress. With `stop_at_review`, a review ends it. If the server goes
-/// away after it has answered once, the client waits for it.
+/// Follows an execution until it ends, and shows its progress. With `stop_at_review`, stops following when
+/// the execution waits for a review. If the server answered once and then goes away, waits for the server.
 pub(super) async fn follow(
     client: &Client,
     id: Uuid,
@@ -78,7 +78,8 @@ pub(super) async fn follow(
     }
 }
 
-/// True if a server that answered before may soon answer again. Proxies answer for an absent server.
+/// True if a server that answered before may soon answer again. While the server is down, a proxy may answer
+/// with one of these statuses.
 fn is_passing(error: &CliError) -> bool {
     match error {
         CliError::Unanswered { .. } | CliError::Http(_) => true,
@@ -94,7 +95,7 @@ async fn read(
     stop_at_review: bool,
     breaks: &mut u32,
 ) -> Result<Option<Ended>, CliError> {
-    // Status 204 has no chunks: no event comes after the last one that was received.
+    // A response with status 204 has no chunks. It says that no event follows the last one received.
     while let Some(chunk) = response.chunk().await.map_err(|e| http_error(&e))? {
         for event in parser.feed(&chunk) {
             *breaks = 0;
@@ -106,7 +107,7 @@ async fn read(
     Ok(None)
 }
 
-/// Shows an event. Returns the end of the execution, if the event is that.
+/// Shows an event. Returns the state of the execution if the command must stop following it at this event.
 fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<Ended> {
     if event.event == "heartbeat" {
         return None;

@@ -1,4 +1,4 @@
-//! Finds the server that these options describe, and credentials to call it.
+//! Finds the server that the command's options describe, and the credentials to call it.
 
 use docg_http::Scope;
 use url::{Host, Url};
@@ -11,8 +11,8 @@ use crate::{
     serve::{SECRET_FILE, reachable, url_at},
 };
 
-/// A client of the server that the arguments name, or else of the one that these options describe. It calls
-/// as the first caller that has all these scopes.
+/// A client of the server that `server` names, else of the server that `options` describe. Without a token in
+/// `server`, it calls as the first caller of the auth file that has all of `scopes`.
 pub(super) fn client(
     options: &Options,
     server: &ServerArgs,
@@ -33,10 +33,10 @@ pub(super) fn client(
     caller(options, server, &url, scopes)
 }
 
-/// A client of the server that the arguments name.
+/// A client of the server at `url`, which the arguments name together with a token.
 pub(super) fn named(server: &ServerArgs, url: &Url) -> Result<Client, CliError> {
     let token = server.token.as_ref().ok_or_else(|| {
-        // Never send the options' own tokens to a server that --url names.
+        // A server that --url names may be somebody else's: never send it a token of this installation.
         CliError::Usage("--url needs --token (or DOCG_TOKEN)".to_owned())
     })?;
     Client::new(url, token.expose(), server.organization)

@@ -1,5 +1,5 @@
 //! The commands besides `serve`. Commands about executions call a server over HTTP, as every client does;
-//! `run` starts its own server if none is named. Commands about the database open it directly.
+//! without `--url`, `run` starts its own server. Commands about the database open it directly.
 
 mod audit;
 mod client;

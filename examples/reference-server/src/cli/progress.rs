@@ -1,4 +1,4 @@
-//! Progress in the terminal: a bar if standard error is a terminal, else lines.
+//! Shows an execution's progress on standard error: as a bar if that is a terminal, else as lines.
 
 use std::{cell::RefCell, io::IsTerminal};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// The last line, so that none is printed twice.
+    /// The line that was printed last, so that it is not printed again.
     said: RefCell<String>,
 }
 
@@ -71,7 +71,7 @@ impl Progress {
         }
     }
 
-    /// Prints a line beside the progress bar.
+    /// Prints a line above the progress bar.
     pub(super) fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),

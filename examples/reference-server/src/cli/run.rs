@@ -20,7 +20,7 @@ use crate::{
     serve::{Server, reachable, url_at},
 };
 
-/// Starts a workflow and shows its progress. If it does not complete, prints the reason.
+/// Starts an execution of a workflow and shows its progress. If it does not complete, prints the reason.
 ///
 /// # Errors
 ///
@@ -46,7 +46,7 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
         );
     }
     let ended = async {
-        // The token argument is for the server that --url names, so it is not used here.
+        // The token argument is for a server that --url names, so it is not sent to the command's own server.
         let here = ServerArgs {
             token: None,
             ..args.server.clone()
@@ -63,17 +63,18 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
     ended
 }
 
-/// The options of a server that runs only as long as the command, so that people can sign. It listens on a
-/// free port, beside any other server with the same options.
+/// The options of the command's own server, through which people can sign while the command runs. The server
+/// listens on a free port, so that it can run beside another server with the same options.
 fn alone(options: &Options) -> Options {
     let mut own = options.clone();
     own.role = Role::All;
     own.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     if own.database_url.is_none() {
-        // No other server knows the execution, so links must lead to this one.
+        // No other server knows the execution, so links must lead to this server.
         own.public_url = None;
     } else if own.public_url.is_none() && options.bind.port() != 0 {
-        // Links in mails must work after this server has ended, so they lead to the usual one.
+        // Links in mails must work after this server has ended, so they lead to the address at which a
+        // server with the given options listens.
         own.public_url = Some(url_at(reachable(options.bind)));
     }
     own

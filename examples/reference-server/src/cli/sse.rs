@@ -1,8 +1,8 @@
-//! Reads an event stream (HTML standard, section 9.2.6).
+//! Reads a stream of server-sent events (HTML standard, section 9.2.6).
 
 use std::time::Duration;
 
-/// One event.
+/// One event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SseEvent {
     /// The event's type. `message` if the stream does not name one.
@@ -16,7 +16,7 @@ pub(super) struct Parser {
     buffer: Vec<u8>,
     event: String,
     data: Vec<String>,
-    /// The id of the last event that had one.
+    /// The id of the last event that had an id.
     pub(super) last_id: Option<String>,
     pub(super) retry: Option<Duration>,
 }
@@ -51,12 +51,12 @@ impl Parser {
             .position(|b| matches!(b, b'\n' | b'\r'))?;
         let length = match (self.buffer[end], self.buffer.get(end + 1)) {
             (b'\r', Some(b'\n')) => end + 2,
-            // The next byte decides if the line ends with one byte or two.
+            // The next byte decides whether the line ends with CR or with CR LF.
             (b'\r', None) => return None,
             _ => end + 1,
         };
-        // The standard requires this decoding (HTML Standard, section 9.2.5); the text is for the terminal
-        // only.
+        // The HTML standard requires that invalid UTF-8 is replaced (section 9.2.5). The text only goes to
+        // the terminal.
         let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
         Some((line, length))
     }

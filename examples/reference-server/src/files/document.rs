@@ -12,7 +12,7 @@ pub struct Document {
     pub path: String,
     /// The file name.
     pub filename: String,
-    /// The title for people: the original name, in one line. Older documents have none.
+    /// The title for people: the original name, in one line. Documents of older versions have no title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The media type, as in the HTTP header `Content-Type`.
@@ -56,7 +56,7 @@ impl Document {
         clean_stem(self.stem(), "-signed.pdf")
     }
 
-    /// The title for people. Documents without one show their file name without its ending.
+    /// The title for people. For a document without a title, the file name without its extension.
     #[must_use]
     pub fn title(&self) -> &str {
         self.title.as_deref().unwrap_or_else(|| self.stem())

@@ -38,7 +38,7 @@ pub enum FilesError {
     /// The content has changed since it was stored.
     #[error("{0:?} is not what was kept there: its SHA-256 differs")]
     Changed(String),
-    /// The file is larger than can be handled, in bytes.
+    /// The file is too large. The number is its size, in bytes.
     #[error("{0} bytes are too many")]
     TooLarge(u64),
     /// This program was built without support for the URL's scheme.
@@ -47,7 +47,7 @@ pub enum FilesError {
         more = if cfg!(feature = "s3") { " and s3://bucket/prefix" } else { "" }
     )]
     Unsupported(String),
-    /// Anything else.
+    /// Any other error of the storage. A retry may help.
     #[error("the storage failed: {0}")]
     Other(String),
 }
@@ -75,8 +75,8 @@ impl FilesError {
         Self::by_kind(error.kind(), error.to_string())
     }
 
-    /// Classifies an error by the bucket's answer, which `object_store` passes on only as text. It has
-    /// already retried where that may help.
+    /// Classifies an error by the bucket's answer, which `object_store` passes on only as text.
+    /// `object_store` has already retried where a retry may help.
     fn by_answer(text: String) -> Self {
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if says(&[
@@ -105,12 +105,12 @@ impl FilesError {
             }
             Kind::InvalidFilename | Kind::InvalidInput => Self::BadName(text),
             Kind::NotFound => Self::NotFound(text),
-            // These may succeed the next time.
+            // After any other error, a retry may succeed.
             _ => Self::Other(text),
         }
     }
 
-    /// True if an operator has to mend the storage, whatever the document.
+    /// True if the storage is at fault and not the document, so that an operator has to mend the storage.
     fn is_of_storage(&self) -> bool {
         match self {
             Self::Full(_) | Self::Denied(_) | Self::Misconfigured(_) | Self::Other(_) => true,

@@ -1,11 +1,11 @@
 //! The server's file storage, over `object_store`.
 //!
-//! There are three areas, and no path leads from one into another:
+//! The storage has three areas, and no path leads from one area into another:
 //!
 //! - `documents/<organization>/<execution>/<node>/<name>`: documents that steps made. A workflow may name
 //!   such a document, so a reference is always checked: the organization, the form of the path, and the
 //!   content against its SHA-256.
-//! - `saved/<organization>/<folder>/<execution>/<node>/<name>`: where `save-file` puts documents for people.
+//! - `saved/<organization>/<folder>/<execution>/<node>/<name>`: documents that `save-file` saved for people.
 //! - `records/<kind>/<name>.json`: the server's own notes (sent mails, envelopes, the outbox). No part of
 //!   such a path comes from outside.
 //!
@@ -35,8 +35,7 @@ pub use error::FilesError;
 use names::clean_filename;
 pub use records::RecordKind;
 
-/// The largest document that is stored and read, in bytes: whole documents are loaded to make mails and
-/// pages.
+/// The largest document that is stored and read, in bytes. Mails and pages need the whole document in memory.
 const MAX_DOCUMENT: u64 = 32 * 1024 * 1024;
 
 /// The file storage. Cheap to clone.
@@ -45,7 +44,7 @@ pub struct Files {
     store: Arc<dyn ObjectStore>,
     /// The URL that the URLs of all files begin with.
     base: Url,
-    /// The folder, if the files are on this machine.
+    /// The folder of the files. `None` if they are in a bucket.
     root: Option<PathBuf>,
 }
 
@@ -65,9 +64,9 @@ pub struct Origin {
 pub struct Saved {
     /// The URL of the file.
     pub url: String,
-    /// Its size, in bytes.
+    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
+    /// The SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
 }
 
@@ -91,8 +90,8 @@ impl Files {
         })
     }
 
-    /// Stores files at a URL: `file:///absolute/path`, or with the feature `s3` also `s3://bucket/prefix`,
-    /// for which the environment has the usual `AWS_…` variables.
+    /// Stores files at a URL: `file:///absolute/path`, or with the feature `s3` also `s3://bucket/prefix`.
+    /// The usual `AWS_…` variables have the settings of the bucket.
     ///
     /// # Errors
     ///
@@ -117,7 +116,7 @@ impl Files {
 
     #[cfg(feature = "s3")]
     fn in_bucket(url: &Url) -> Result<Self, FilesError> {
-        // Variables of other programs need not be UTF-8.
+        // Skip variables that are not UTF-8: they are for other programs.
         let settings = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.to_str()?.to_ascii_lowercase();
             Some((name, value.into_string().ok()?)).filter(|(name, _)| name.starts_with("aws_"))
@@ -134,7 +133,8 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FilesError::TooLarge`] if it is too large to be read again. An error if it cannot be written.
+    /// [`FilesError::TooLarge`] if the content is too large to be read again. An error if it cannot be
+    /// written.
     pub async fn put_document(
         &self,
         origin: &Origin,
@@ -204,8 +204,8 @@ impl Files {
         Ok(content)
     }
 
-    /// Saves a file for people. The path contains the execution and the node: a repeated step overwrites its
-    /// own file, and no other step or execution can, whatever its file is called.
+    /// Saves a file for people. Its path contains the execution and the node. So a step that runs again
+    /// overwrites its own file, and no other step overwrites it, even with the same file name.
     ///
     /// # Errors
     ///
@@ -232,8 +232,8 @@ impl Files {
     }
 
     /// Checks that a folder can be written, by writing to it. Only a write reveals missing permissions, a
-    /// full disk or a file in the folder's place. The test file is removed, and a folder of this machine is
-    /// not created.
+    /// full disk or a file in the folder's place. The test file is removed. If the folder is on this machine
+    /// and missing, it is not created.
     ///
     /// # Errors
     ///
@@ -265,7 +265,7 @@ impl Files {
                 .create_new(true)
                 .open(&probe)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, b"docg"));
-            // The file is missing if it could not be created.
+            // Ignore the error: if the file could not be created, there is nothing to remove.
             let _ = std::fs::remove_file(&probe);
             written
         });

@@ -1,5 +1,5 @@
-//! Builds paths from names that others chose. A name for people is cleaned so that it does no harm. A folder
-//! that could lead outside is rejected, not repaired.
+//! Builds paths from names that come from outside. A file name is cleaned, so that it does no harm. A folder
+//! that could lead outside the organization's folder is rejected, not repaired.
 
 use docg_core::{ids::OrganizationId, storable::one_line};
 
@@ -8,14 +8,14 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::{FilesError, Origin};
 
-/// The longest file name, in bytes. File systems take 255; writing and signing a file add to its name.
+/// The longest file name, in bytes. File systems accept 255; writing and signing a file lengthen its name.
 const MAX_NAME: usize = 200;
 /// The longest title, in characters: titles appear in the subjects of mails.
 const MAX_TITLE: usize = 200;
 const MAX_FOLDERS: usize = 16;
 /// The longest path of a folder and its parents, in bytes. A whole key in a bucket may have 1,024.
 const MAX_FOLDER: usize = 512;
-/// Names of devices under Windows, whatever their ending.
+/// Names that Windows reserves for devices, with any ending.
 const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// Makes a file name from any text: no separators, no control or bidirectional marks, no leading dot, one
@@ -53,7 +53,7 @@ pub(super) fn clean_stem(stem: &str, suffix: &str) -> String {
         "" => "document",
         stem => stem,
     };
-    // Windows takes the part before the first dot for the device.
+    // Windows opens a device if the part of a name before the first dot is a device's name.
     if is_device(stem) {
         return format!("_{stem}{suffix}");
     }
@@ -74,7 +74,8 @@ fn is_fit_for_names(c: char) -> bool {
         c,
         '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' | '#'
     );
-    // Invisible characters and those that reorder others. Scripts need the joiners U+200C and U+200D.
+    // Invisible characters, and characters that change the order of others. The joiners U+200C and U+200D are
+    // allowed, because some scripts need them.
     let is_unseen = matches!(
         c,
         '\u{AD}' | '\u{61C}' | '\u{200B}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
@@ -141,7 +142,7 @@ pub(super) fn folder_path(
     if trimmed.is_empty() {
         return Ok(path);
     }
-    // Compose characters, so that one name typed in two ways is one folder.
+    // Compose characters, so that a name leads to one folder, whether its accents are typed composed or not.
     let trimmed: String = trimmed.nfc().collect();
     let segments: Vec<&str> = trimmed.split('/').collect();
     let fits = |segment: &&str| {

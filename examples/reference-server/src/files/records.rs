@@ -1,4 +1,4 @@
-//! The server's own notes.
+//! The server's own notes, each a JSON file in the file storage.
 
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
@@ -6,12 +6,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Files, FilesError};
 
-/// The subject of a note; each kind has a folder.
+/// The subject of a note. The notes of each kind are in a folder of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
-    /// A mail is about to be handed over.
+    /// A mail is about to be handed to the mail server.
     MailIntent,
-    /// A mail was accepted.
+    /// The mail server accepted a mail.
     MailSent,
     /// A request for signatures.
     Envelope,
@@ -19,9 +19,9 @@ pub enum RecordKind {
     Viewed,
     /// A signer has decided.
     Decision,
-    /// A delivery that is pending.
+    /// A pending delivery of the built-in signature provider.
     Outbox,
-    /// The description of a template when it was last used.
+    /// The hash of a template when an organization last used it.
     Template,
     /// A test note, to check that a name can be written only once.
     Probe,
@@ -74,7 +74,7 @@ impl Files {
             .await
     }
 
-    /// Writes a note unless one of that name exists. Returns true if it was written.
+    /// Writes a note, unless a note of that name exists. Returns true if this note was written.
     ///
     /// # Errors
     ///
@@ -96,12 +96,12 @@ impl Files {
         }
     }
 
-    /// Returns true if the storage refuses to overwrite a note in [`create_record`](Self::create_record), on
-    /// which decisions rely. The test note is removed.
+    /// Returns true if [`create_record`](Self::create_record) cannot overwrite a note in this storage.
+    /// Signers' decisions rely on that: only the first one counts. The test note is removed.
     ///
     /// # Errors
     ///
-    /// If nothing can be written.
+    /// If the test note cannot be written or removed.
     pub async fn probe_writes_once(&self) -> Result<bool, FilesError> {
         let name = uuid::Uuid::new_v4().to_string();
         self.create_record(RecordKind::Probe, &name, &"first")

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{files::FilesError, private};
 
-/// Writes a mail atomically. It is on the disk when this returns.
+/// Writes a mail file atomically. When the function returns, the file is on the disk.
 pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(), FilesError> {
     let (folder, file) = (folder.to_owned(), file(folder, name));
     let written = tokio::task::spawn_blocking(move || {
@@ -32,7 +32,7 @@ pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(
     written.map_err(|e| FilesError::from_io(&e))
 }
 
-/// The recipients of a written mail. `None` if it has not been written.
+/// The recipients of a mail that was written to the folder. `None` if it was not written.
 pub(super) async fn recipients(
     folder: &Path,
     name: &str,

@@ -1,4 +1,4 @@
-//! Writes the mail itself (RFC 5322).
+//! Composes the text of a mail, with its headers (RFC 5322).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use docg_core::address::Address;
@@ -14,10 +14,10 @@ use lettre::{
 use super::{Mail, MailError};
 
 /// The header from which [`recipients`] reads a mail file's recipients. Other headers may be encoded; this
-/// one is not.
+/// header is not.
 const RECIPIENTS: &str = "X-Docg-Recipients";
 
-/// The longest line of a mail, without its end (RFC 5322, section 2.1.1).
+/// The longest line of a mail, in bytes without the line end (RFC 5322, section 2.1.1).
 const MAX_LINE: usize = 998;
 /// The longest text, in bytes, that a header line holds unencoded.
 const MAX_PLAIN: usize = 60;
@@ -25,10 +25,10 @@ const MAX_PLAIN: usize = 60;
 /// (RFC 2047).
 const MAX_ENCODED: usize = 39;
 
-/// Writes a mail. With `note_recipients`, [`recipients`] can read its recipients again.
+/// Composes a mail. With `note_recipients`, adds the header from which [`recipients`] reads the recipients.
 ///
-/// Header texts from outside are encoded here, so that none can break a line, start another header or be too
-/// long.
+/// Header texts from outside are encoded here, so that no text can break a line, start another header or be
+/// too long.
 pub(super) fn write(
     mail: &Mail,
     from: &Address,
@@ -73,7 +73,7 @@ pub(super) fn write(
 
 /// The SMTP envelope: the sender and all recipients of a mail.
 pub(super) fn envelope(from: &Address, mail: &Mail) -> Result<Envelope, MailError> {
-    // Skip lettre's checks: [`Address`] holds its parts to stricter rules.
+    // Skip lettre's checks: an [`Address`] has passed stricter checks.
     let address = |address: &Address| {
         let (local, domain) = address.parts();
         lettre::Address::new_dangerous(local, domain)
@@ -89,7 +89,7 @@ fn raw(name: &'static str, plain: &str, encoded: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(name, plain.to_owned(), encoded)
 }
 
-/// A mailbox (RFC 5322, section 3.4), folded.
+/// Formats an address as a mailbox in a header (RFC 5322, section 3.4), folded into short lines.
 fn mailbox(address: &Address) -> String {
     let email = address.ascii();
     match address.name() {
@@ -118,7 +118,7 @@ fn is_plain(text: &str) -> bool {
         && !text.contains("=?")
 }
 
-/// Encodes a text as words that hold any character (RFC 2047), one a line. Mail readers join the words
+/// Encodes a text as words that hold any character (RFC 2047), one word a line. Mail readers join the words
 /// without the blanks between them.
 fn encoded_words(text: &str) -> String {
     let mut words = Vec::new();
@@ -154,7 +154,7 @@ fn text_part(text: &str) -> SinglePart {
         .body(Body::dangerous_pre_encoded(content.into_bytes(), encoding))
 }
 
-/// The recipients' addresses of a written mail.
+/// Reads the recipients' addresses from a mail that was composed with `note_recipients`.
 pub(super) fn recipients(mail: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(mail);
     let head = text.split("\r\n\r\n").next().unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Sends each mail once.
 //!
-//! Each mail has a key; its Message-ID and the names of its notes are derived from the key. With an SMTP
-//! server (`wire`), the intent is noted just before the message itself goes out, and the acceptance after the
-//! server has taken it. After a crash the notes show the mail's state: accepted, not sent, or - if only the
-//! intent is noted - unknown. Without an SMTP server, mails become `.eml` files (`folder`), and the file
-//! itself is the note.
+//! Each mail has a key; the mail's Message-ID and the names of its notes are derived from the key. With an
+//! SMTP server (`wire`), the intent is noted just before the message itself goes out, and the acceptance
+//! after the server has accepted the message. After a crash the notes show the mail's state: accepted, not
+//! sent, or - if only the intent is noted - unknown. Without an SMTP server, mails become `.eml` files
+//! (`folder`), and the file itself is the note.
 
 mod folder;
 mod message;
@@ -24,7 +24,7 @@ use crate::files::{Files, FilesError, RecordKind};
 /// A mail to send.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// The identity of the mail: the same key is the same mail.
+    /// The identity of the mail. Mails with the same key are one mail, which is sent once.
     pub key: String,
     /// The recipients.
     pub to: Vec<Address>,
@@ -39,7 +39,7 @@ pub struct Mail {
 }
 
 impl Mail {
-    /// The recipients and the recipients of a copy, each mailbox once.
+    /// The recipients and the recipients of a copy, each mailbox once, however its address is spelled.
     fn recipients(&self) -> (Vec<&Address>, Vec<&Address>) {
         let mut seen: HashSet<AddressKey> = HashSet::new();
         let to = self.to.iter().filter(|it| seen.insert(it.key())).collect();
@@ -80,9 +80,9 @@ pub struct Receipt {
 pub enum Outcome {
     /// The mail was accepted.
     Accepted(Receipt),
-    /// The mail was not handed over.
+    /// The mail was not handed to a mail server.
     NotSent,
-    /// The message may have gone out, but no answer was noted.
+    /// The message may have gone out, but no answer of the mail server was noted.
     Unknown,
 }
 
@@ -119,7 +119,7 @@ pub enum MailError {
     /// The server rejects this mail.
     #[error("the mail server refuses the mail: {0}")]
     Refused(String),
-    /// The server rejects our sign-in.
+    /// The server rejects the sign-in.
     #[error("the mail server refuses the sign-in: {0}")]
     SignIn(String),
     /// The caller stopped the delivery before the message went out.
@@ -185,11 +185,12 @@ impl Mailer {
         Self(Arc::new(Inner { from, files, route }))
     }
 
-    /// Sends a mail unless it was accepted before. `stop` has an effect until the message itself goes out.
+    /// Sends a mail, unless it was accepted before. `stop` ends the delivery, but only before the message
+    /// itself goes out.
     ///
     /// # Errors
     ///
-    /// [`MailError::Unknown`] if the mail may have been accepted. After every other error it was not.
+    /// [`MailError::Unknown`] if the mail may have been accepted. After any other error it was not accepted.
     pub async fn deliver(
         &self,
         mail: &Mail,
@@ -219,7 +220,7 @@ impl Mailer {
         Ok(receipt)
     }
 
-    /// As [`deliver`](Self::deliver), for mail that people can request again.
+    /// As [`deliver`](Self::deliver), for a mail that its recipient can ask the sender to send again.
     ///
     /// If the outcome is unknown, now or from an earlier attempt, the mail counts as sent, so that nobody
     /// gets it twice. Returns true if the mail is known to be accepted.
@@ -294,14 +295,14 @@ impl Mailer {
             .await?;
         let result = ready.hand_over(message).await;
         if !matches!(result, Ok(()) | Err(MailError::Unknown(_))) {
-            // The mail was certainly not taken. If deleting the note fails, a person is asked needlessly;
-            // that is better than sending a mail twice.
+            // The server certainly did not accept the mail, so delete the note of the intent. If that fails,
+            // a person is asked needlessly, which is better than sending a mail twice.
             files.delete_record(RecordKind::MailIntent, name).await?;
         }
         result
     }
 
-    /// Notes that a mail was accepted. A failure is only logged: the mail is out all the same.
+    /// Notes that a mail was accepted. If that fails, it is only logged, because the mail has been sent.
     async fn note_accepted(&self, name: &str, receipt: &Receipt) {
         let files = &self.0.files;
         let noted = files.put_record(RecordKind::MailSent, name, receipt).await;

@@ -14,12 +14,12 @@ use super::{MailError, wire};
 )]
 pub struct SmtpUrlError(String);
 
-/// Encryption of the connection.
+/// The encryption of the connection to an SMTP server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encryption {
     /// TLS from the first byte on.
     Wrapped,
-    /// STARTTLS; without it, no mail is sent.
+    /// STARTTLS. If the server does not offer it, no mail is sent.
     Required,
     /// STARTTLS if the server offers it.
     Opportunistic,
@@ -44,7 +44,8 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Reads an SMTP URL. If it has a password, the connection must be encrypted unless `tls` says otherwise.
+    /// Reads an SMTP URL. If it has a password, the connection must be encrypted, unless the URL's parameter
+    /// `tls` says otherwise.
     ///
     /// # Errors
     ///
@@ -70,7 +71,7 @@ impl SmtpServer {
         let host = host.ok_or_else(|| error("there is no host"))?;
         let text = |encoded: &str| {
             let mut pairs = url::form_urlencoded::parse(encoded.as_bytes());
-            // A `+` in a user name is a plus; the form decoder would read a space.
+            // Keep a `+` in a user name or password: the form decoder would read it as a space.
             pairs.next().map(|(name, _)| name.into_owned())
         };
         let credentials = match (url.username(), url.password()) {
@@ -115,7 +116,7 @@ impl SmtpServer {
         (&self.host, self.port)
     }
 
-    /// Connects and signs in, and sends nothing.
+    /// Connects and signs in, and sends no mail.
     ///
     /// # Errors
     ///

@@ -136,7 +136,7 @@ fn assert_reads_the_same(mail: &Mail) {
     assert_eq!(read.attachment_count(), mail.attachments.len());
 }
 
-/// Names as people write them, and hostile ones.
+/// Names as people write them, and names that try to break the mail's headers.
 fn names() -> impl Strategy<Value = String> {
     let ugly = [
         "Ana",

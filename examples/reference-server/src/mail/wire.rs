@@ -1,5 +1,5 @@
-//! Talks to the SMTP server (RFC 5321), command by command: the command that failed decides if the server
-//! may have taken the mail.
+//! Talks to the SMTP server (RFC 5321), command by command: the command that failed decides whether the
+//! server may have accepted the mail.
 
 use std::{future::Future, time::Duration};
 
@@ -26,7 +26,8 @@ pub(super) struct Ready {
     timeout: Duration,
 }
 
-/// Does everything before the message. If it fails or is dropped, nothing was sent.
+/// Connects, signs in, and names the sender and the recipients. If the future fails or is dropped, no message
+/// was sent.
 pub(super) async fn prepare(
     server: &SmtpServer,
     envelope: &Envelope,
@@ -65,7 +66,7 @@ pub(super) async fn prepare(
             }])
         };
         match answer(&error, refusal) {
-            // Continue: the server may reject more recipients.
+            // Go on to the next recipient, so that the error names all rejected recipients.
             MailError::Recipients(one) => refused.extend(one),
             asked @ MailError::Later(_) => later = later.or(Some(asked)),
             other => return Err(other),
@@ -83,10 +84,10 @@ pub(super) async fn prepare(
     })
 }
 
-/// Connects and signs in as before a mail, then disconnects.
+/// Connects and signs in, as before a mail, and then disconnects without sending one.
 pub(super) async fn greet(server: &SmtpServer) -> Result<(), MailError> {
     let mut connection = connect(server).await?;
-    // The sign-in succeeded, even if QUIT fails.
+    // Ignore an error of QUIT: the sign-in has succeeded.
     let _ = within(Duration::from_secs(1), connection.quit()).await;
     Ok(())
 }
@@ -127,7 +128,7 @@ async fn connect(server: &SmtpServer) -> Result<AsyncSmtpConnection, MailError> 
         within(server.timeout, signing_in)
             .await?
             .map_err(|e| match e.status() {
-                // The server offers no way to sign in that we know.
+                // The server offers no way to sign in that this client supports.
                 None if e.is_client() => MailError::SignIn(full_text(&e)),
                 _ => answer(&e, MailError::SignIn),
             })?;
@@ -139,7 +140,7 @@ impl Ready {
     /// Sends the message. From here on, the outcome is unknown until the server answers.
     pub(super) async fn hand_over(mut self, message: &[u8]) -> Result<(), MailError> {
         let begin = self.connection.command(Data);
-        // Until the server answers DATA, it has nothing of the message.
+        // After an error of DATA the mail was not accepted: the server has nothing of the message yet.
         within(self.timeout, begin)
             .await?
             .map_err(|e| answer(&e, MailError::Refused))?;
@@ -148,7 +149,7 @@ impl Ready {
         let sent = tokio::time::timeout(self.timeout * 6, sending).await;
         match sent {
             Ok(Ok(_)) => {
-                // The mail is accepted, even if QUIT fails.
+                // Ignore an error of QUIT: the mail is accepted.
                 let _ = within(Duration::from_secs(2), self.connection.quit()).await;
                 Ok(())
             }
@@ -166,8 +167,9 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, 
     timed.map_err(|_| MailError::Unreachable(format!("no answer within {} s", limit.as_secs())))
 }
 
-/// Converts an error of the SMTP client. Without an answer, the server is unreachable. A permanent answer
-/// about the sign-in, a size or a quota has its own error; `refusal` makes the error for any other.
+/// Converts an error of the SMTP client. Without an answer, the server is unreachable. A temporary answer
+/// asks to try again later. A permanent answer about the sign-in, a size or a quota has its own error;
+/// `refusal` makes the error for any other permanent answer.
 fn answer(error: &smtp::Error, refusal: impl FnOnce(String) -> MailError) -> MailError {
     let reply = error.to_string();
     match error.status().map(|code| code.to_string()) {

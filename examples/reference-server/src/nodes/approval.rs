@@ -1,4 +1,4 @@
-//! `approval`: docg's own node type, with links sent by mail.
+//! `approval`: the node type of `docg-core`; this server sends the approvers their links by mail.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use docg_core::{
 use super::send_email::failure;
 use crate::approvals::Approvals;
 
-/// The handler of the node type.
+/// The handler of the node type `approval`.
 pub(super) fn handler(approvals: Approvals) -> Handler {
     approval::node(approvals.key(), Arc::new(ByMail(approvals)))
 }

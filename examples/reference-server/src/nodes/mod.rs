@@ -1,7 +1,7 @@
 //! The node types for this server's workflows, one file each.
 //!
-//! [`Services`] holds everything that node types need from outside. Their parameters are declared in their
-//! `NodeSpec`, so that preflight checks them. [`handlers`] lists all node types.
+//! [`Services`] holds everything that node types need from outside. Each node type declares its parameters in
+//! its `NodeSpec`, so that preflight checks them. [`handlers`] lists all node types.
 
 mod approval;
 mod extract;
@@ -44,7 +44,7 @@ pub struct Services {
     pub providers: Vec<Arc<dyn SignatureProvider>>,
     /// True if `http-request` may reach addresses that are not public.
     pub allow_private_http: bool,
-    /// Adds the node types for tests, if set. A relative path of a ledger is inside this folder.
+    /// The folder for the ledgers of the node types for tests. `None` leaves these node types out.
     pub test_nodes: Option<PathBuf>,
 }
 
@@ -66,7 +66,7 @@ pub fn handlers(services: &Services) -> Vec<Handler> {
     handlers
 }
 
-/// The owner of the documents that the running step makes.
+/// The step that is running, as the owner of the documents that it makes.
 fn origin(context: &StepContext) -> Origin {
     Origin {
         organization_id: context.organization_id,

@@ -26,7 +26,7 @@ use crate::{
     renders::{RenderFailure, Renderer},
 };
 
-/// The maximum number of issues: data that lack everything would fill the screen.
+/// The maximum number of issues that a check reports: empty data would fill the screen.
 const MAX_ISSUES: usize = 20;
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct RenderPdf {
     renderer: Renderer,
 }
 
-/// The handler of the node type.
+/// The handler of the node type `render-pdf`.
 pub(super) fn handler(files: Files, renderer: Renderer) -> Handler {
     let spec = NodeSpec::new("render-pdf", Phase::Render)
         .param(ParamSpec::required("template", ParamKind::Template))
@@ -86,8 +86,8 @@ impl ComputeHandler for RenderPdf {
         &self.spec
     }
 
-    /// Checks that the data fill the template. Data that come from a later step are still placeholder text
-    /// here; they are checked after that step.
+    /// Checks that the data have all fields that the template requires. Data from a step that has not run yet
+    /// are placeholder text here; they are checked after that step.
     async fn check(&self, request: CheckRequest) -> Vec<Issue> {
         let template = request.params.get("template").and_then(Value::as_str);
         let data = request.params.get("data").filter(|data| data.is_object());
@@ -141,7 +141,7 @@ impl ComputeHandler for RenderPdf {
             .await
             .map_err(|e| e.failure(&context.label, "filename"))?;
         if let Err(error) = self.note_template(&context, &template).await {
-            // Do not fail: the document exists, and is worth more than the note.
+            // Do not fail the step: its document exists, and is worth more than the note.
             tracing::warn!(
                 template,
                 "whether a template has changed is not known: {error}"
@@ -156,7 +156,8 @@ impl ComputeHandler for RenderPdf {
     }
 }
 
-/// The day on which the execution was created, so that every attempt gives the same bytes.
+/// The date for the template: the day on which the execution was created. So every attempt makes the same
+/// bytes.
 fn day_of(context: &StepContext) -> NaiveDate {
     let made = context.execution_id.0.get_timestamp();
     let made = made.and_then(|time| {
@@ -168,7 +169,7 @@ fn day_of(context: &StepContext) -> NaiveDate {
 }
 
 /// Converts a render failure to the failure of the step. If data or templates are the cause, a person has to
-/// repair it.
+/// repair them.
 fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
     let told = match failure {
         RenderFailure::Document(error) => {

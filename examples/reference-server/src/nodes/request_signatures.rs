@@ -1,4 +1,4 @@
-//! `request-signatures`: has a document signed, and waits until all have signed.
+//! `request-signatures`: asks people to sign a document, and waits until all of them have signed.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ struct RequestSignatures {
     providers: Vec<Arc<dyn SignatureProvider>>,
 }
 
-/// The handler of the node type, with these providers.
+/// The handler of the node type `request-signatures`. A workflow names one of `providers`.
 pub(super) fn handler(providers: Vec<Arc<dyn SignatureProvider>>) -> Handler {
     let spec = NodeSpec::new(REQUEST_SIGNATURES, Phase::Signature)
         .param(ParamSpec::required("provider", ParamKind::Connection))
@@ -64,7 +64,7 @@ impl RequestSignatures {
     ) -> Result<(&Arc<dyn SignatureProvider>, EnvelopeRequest), StepFailure> {
         let params: Params = read_params(params)?;
         let provider = self.provider(&params.provider, context)?;
-        // A new request after an ended one needs a new key.
+        // If an earlier request of this step has ended, the new request needs a new key.
         let key = match context.previous_signature {
             Some(ended) => format!("{}/{ended}", context.idempotency_key()),
             None => context.idempotency_key(),
@@ -169,8 +169,8 @@ impl EffectHandler for RequestSignatures {
         })))
     }
 
-    /// Looks for an envelope with the step's idempotency key. If there is one, the step's wait begins with
-    /// it.
+    /// Looks for an envelope with the step's idempotency key. If the provider has one, the step waits for the
+    /// signatures on it.
     async fn probe(&self, context: EffectContext, params: Value) -> Probe {
         let Ok((provider, request)) = self.read(&context, params) else {
             return Probe::Unknown;

@@ -17,7 +17,8 @@ struct Params {
     filename: Option<String>,
 }
 
-/// The handler of the node type. It is safe to repeat: execution and parameters determine the path.
+/// The handler of the node type `save-file`. It is safe to repeat: execution and parameters determine the
+/// path.
 pub(super) fn handler(files: Files) -> Handler {
     let spec = NodeSpec::new("save-file", Phase::Save)
         .param(ParamSpec::required("file", ParamKind::File))

@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for Attached {
     }
 }
 
-/// The handler of the node type.
+/// The handler of the node type `send-email`.
 pub(super) fn handler(files: Files, mailer: Mailer) -> Handler {
     let spec = NodeSpec::new("send-email", Phase::Delivery)
         .param(ParamSpec::required("to", ParamKind::EmailList))

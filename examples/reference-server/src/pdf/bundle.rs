@@ -1,4 +1,4 @@
-//! The files of `templates/`, compiled in. A test compares this list with the folder.
+//! The files of `templates/`, compiled into the program. A test compares this list with the folder.
 
 macro_rules! bundle {
     ($($path:literal),+ $(,)?) => {
@@ -6,7 +6,7 @@ macro_rules! bundle {
     };
 }
 
-/// The path inside `templates/`, and the content.
+/// Each file's path inside `templates/`, and its content.
 pub(super) const FILES: &[(&str, &[u8])] = bundle![
     "assets/logo.svg",
     "contract.json",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The error code of a document that exceeds a limit of renders.
 pub const RENDER_TOO_LARGE: &str = "render_too_large";
 
-/// The reason why there is no PDF.
+/// The reason why no PDF was made.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RenderError {
@@ -43,10 +43,10 @@ pub enum RenderError {
         /// Typst's messages.
         problems: Vec<TemplateProblem>,
     },
-    /// The document exceeds a limit: memory, time, pages or bytes. Also if the typesetter panicked on it.
+    /// The document exceeds a limit (memory, time, pages or bytes), or the typesetter panicked on it.
     #[error("the document takes more than a render may: {0}")]
     TooLarge(String),
-    /// The PDF to extend cannot be read or changed.
+    /// The PDF that the signature page is to be appended to cannot be read or changed.
     #[error("the original PDF cannot be extended: {reason}")]
     UnusableOriginal {
         /// The reason.
@@ -116,7 +116,7 @@ const REFUSALS: [&str; 4] = [
     "inequality assertion failed: ",
     "panicked with: ",
 ];
-/// Parts of Typst's messages about values, whatever the template does with them.
+/// Parts by which Typst's messages about an unfit value are recognized.
 const OF_VALUES: [&str; 9] = [
     "too large",
     "too small",
@@ -129,7 +129,7 @@ const OF_VALUES: [&str; 9] = [
     "cannot add ",
     "cannot compare ",
 ];
-/// The length to which such a message is cut for people, in characters.
+/// The length, in characters, to which a message of Typst or of a template is cut for people.
 const MAX_REFUSAL: usize = 300;
 
 /// A problem and its place in the template.

@@ -14,7 +14,7 @@ pub(super) struct Fonts {
     pub(super) fonts: Vec<Font>,
 }
 
-/// The fonts, parsed once in a process.
+/// The fonts, parsed once per process.
 pub(super) static FONTS: LazyLock<Fonts> = LazyLock::new(|| {
     let fonts: Vec<Font> = typst_assets::fonts()
         .flat_map(|data| Font::iter(Bytes::new(data)))

@@ -25,7 +25,8 @@ const KEEP_FOR: usize = 8;
 
 /// The maximum number of pages in one document.
 const MAX_PAGES: usize = 2_000;
-/// The maximum size of one document, in bytes. With the signature page added, it can still be read again.
+/// The maximum size of one document, in bytes. It leaves room for the signature page: the file storage reads
+/// no larger document than 32 MiB.
 const MAX_BYTES: usize = 24 * 1024 * 1024;
 
 /// A finished document.
@@ -55,13 +56,13 @@ pub struct RenderRequest<'a> {
     pub template: &'a str,
     /// The content of `/data.json`, which the template reads.
     pub data: &'a Value,
-    /// The date that `datetime.today()` returns and that the file bears. Take it from the execution and not
-    /// from the clock if a retry must give the same bytes.
+    /// The date that `datetime.today()` returns and that the PDF states as its date. Take it from the
+    /// execution and not from the clock if a retry must make the same bytes.
     pub today: NaiveDate,
 }
 
 impl<'a> RenderRequest<'a> {
-    /// A request for this template with this data on this day.
+    /// Creates a request to render `template` with `data`, dated `today`.
     #[must_use]
     pub fn new(template: &'a str, data: &'a Value, today: NaiveDate) -> Self {
         Self {
@@ -114,7 +115,7 @@ pub fn render(templates: &Templates, request: RenderRequest<'_>) -> Result<Pdf, 
     typeset(templates, main, data, today, Tagging::Tagged)
 }
 
-/// Selects if the PDF carries a structure tree for screen readers.
+/// Selects whether the PDF has a structure tree for screen readers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tagging {
     Tagged,

@@ -18,7 +18,7 @@ use super::{
     templates::{Templates, file_id},
 };
 
-/// The content of the page.
+/// The content of a signature page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignaturePage {
     /// The title of the document.
@@ -33,7 +33,7 @@ pub struct SignaturePage {
     pub completed_at: DateTime<Utc>,
 }
 
-/// One signature.
+/// A person who signed, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedBy {
     /// The signer's name.
@@ -47,8 +47,8 @@ pub struct SignedBy {
 }
 
 /// Adds a page to `original` that states who signed it, in `language` (`en` or `pt-BR`). `pages` of the
-/// result counts the added pages only. The server calls it in a child process, through
-/// [`Renderer`](crate::renders::Renderer).
+/// result counts all pages, the original's and the added ones. The server calls this function in a child
+/// process, through [`Renderer`](crate::renders::Renderer).
 ///
 /// # Errors
 ///
@@ -89,7 +89,7 @@ pub fn append_signature_page(
     })
 }
 
-/// Renders the page as a document of its own.
+/// Renders the signature page as a document of its own.
 fn record(
     page: &SignaturePage,
     sha256: &str,
@@ -118,7 +118,7 @@ fn record(
         "signers": signers,
     });
     let main = file_id("parts/signature-page.typ").expect("a bundled path is a path");
-    // Untagged: the page's structure tree would not fit into the original's.
+    // Untagged: the structure tree of this page would not fit into the original document's tree.
     typeset(
         &Templates::bundled(),
         main,
@@ -174,8 +174,8 @@ fn append(original: &[u8], document: Document, addition: &[u8]) -> lopdf::Result
     Ok(bytes)
 }
 
-/// The first object number after all that the document uses or reserves. The trailer's size also counts a
-/// cross-reference stream, which is not among the objects.
+/// The first object number after all numbers that the document uses or reserves. The trailer's `Size` also
+/// counts a cross-reference stream, which is not among the objects.
 fn first_free_id(document: &Document) -> u32 {
     let size = document
         .trailer
@@ -190,7 +190,7 @@ fn first_free_id(document: &Document) -> u32 {
 
 fn inherited(document: &Document, page: &Dictionary, key: &[u8]) -> Option<Object> {
     let mut node = page;
-    // Limit the depth: a malicious page tree may be a ring, and no honest one is deeper.
+    // Limit the depth: a malicious page tree may be a ring, and no other page tree is that deep.
     for _ in 0..64 {
         node = document
             .get_dictionary(node.get(b"Parent").ok()?.as_reference().ok()?)

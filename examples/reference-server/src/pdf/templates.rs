@@ -1,4 +1,4 @@
-//! The templates and the data that they need.
+//! The templates, and the data that each template needs.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +14,8 @@ use typst::{
 
 use super::{bundle, fields};
 
-/// The maximum number of missing paths in a report: a list of a hundred thousand entries may lack each one.
+/// The maximum number of missing paths in a report: each entry of a list of a hundred thousand may lack a
+/// field.
 pub const MOST_MISSING: usize = 50;
 
 /// A set of templates with the files that they use.
@@ -200,8 +201,8 @@ impl Templates {
             .flatten()
     }
 
-    /// The first [`MOST_MISSING`] required paths that `data` does not fill: absent, null, or blank text. Also
-    /// empty if there is no such template; check with [`contains`](Self::contains).
+    /// The first [`MOST_MISSING`] required paths that `data` does not fill: absent, null, or blank text. The
+    /// list is also empty if there is no template of this name; check with [`contains`](Self::contains).
     ///
     /// ```
     /// use reference_server::pdf::Templates;
@@ -220,7 +221,8 @@ impl Templates {
         let mut missing: Vec<String> = Vec::new();
         for pattern in &declaration.required {
             for path in fields::unfilled(pattern, data, MOST_MISSING) {
-                // A missing list is reported by the pattern of each field of its entries; keep one.
+                // If a list is missing, the pattern of each field of its entries reports it; keep the path
+                // once.
                 if missing.len() < MOST_MISSING && !missing.contains(&path) {
                     missing.push(path);
                 }

@@ -26,7 +26,7 @@ static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(Lib
 static DATA_ID: LazyLock<FileId> =
     LazyLock::new(|| file_id(DATA).expect("a plain file name is a path"));
 
-/// The world of one compilation.
+/// Everything that the template sees in one compilation.
 pub(super) struct Sandbox<'a> {
     templates: &'a Templates,
     main: FileId,
@@ -78,7 +78,7 @@ impl World for Sandbox<'_> {
         FONTS.fonts.get(index).cloned()
     }
 
-    /// The given day, regardless of the time zone.
+    /// The day of the request, in every time zone.
     fn today(&self, _offset: Option<Duration>) -> Option<Datetime> {
         day(self.today)
     }

@@ -1,4 +1,4 @@
-//! The child's side of rendering.
+//! The side of the child process, which renders the documents.
 
 use std::{
     any::Any,
@@ -15,7 +15,7 @@ use crate::pdf::{Pdf, RenderError, RenderRequest, Templates, append_signature_pa
 /// The stack size, in bytes: Typst recurses as deep as templates and data are nested.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Renders the jobs from standard input until it is closed.
+/// Renders the jobs that arrive on standard input, until the input is closed.
 pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,7 +46,8 @@ fn serve() -> io::Result<()> {
             break;
         }
     }
-    // The server is gone. Returning from this thread ends the process, whatever the other thread is doing.
+    // The server has closed the input, or the rendering thread has ended. Returning from this thread ends the
+    // process, even if the rendering thread is at work.
     Ok(())
 }
 
@@ -117,7 +118,7 @@ mod limits {
         set_limit(Resource::Cpu, used + 1 + seconds)
     }
 
-    /// True if so much memory is mapped that the next document would get much less than the first.
+    /// True if so much memory is mapped that the next document would get much less than the first one did.
     pub(super) fn is_half_used() -> bool {
         let Some(most) = getrlimit(Resource::As).current else {
             return false;
@@ -141,7 +142,7 @@ mod limits {
     }
 }
 
-/// Other systems have no such limits; the server's deadline is the only one there.
+/// Systems other than Unix have no such limits: there only the server's time limit applies.
 #[cfg(not(unix))]
 mod limits {
     use std::io;

@@ -13,8 +13,8 @@
 //! loaded its fonts, and Typst has cached the common parts of templates.
 //!
 //! - `turns`: limits the renders at once and shares them fairly between organizations.
-//! - `process`: the server's side of a child. `child`: the child's own side.
-//! - `wire`: the protocol between the two.
+//! - `process`: the server's side, which starts a child and talks to it. `child`: the child's own side.
+//! - `wire`: the protocol between the server and a child.
 
 mod child;
 mod process;
@@ -39,7 +39,7 @@ use process::Process;
 use turns::{Turn, Turns};
 use wire::Job;
 
-/// The command that makes the program a child that renders.
+/// The hidden command with which this program runs as a child that renders.
 pub const COMMAND: &str = "render-worker";
 
 /// The number of documents after which a child is replaced: Typst never frees the names that it has interned.
@@ -49,14 +49,15 @@ const RENDERS_PER_PROCESS: u32 = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The number of renders at once. One organization gets at most one less, so that others find a place.
+    /// The maximum number of renders at once. One organization gets at most one less than that, so that
+    /// others can render too.
     pub at_once: usize,
     /// The address space of one child, in bytes. A child maps about 150 MB before it renders anything.
     pub memory: u64,
     /// The CPU time of one document, rounded up to whole seconds. A document that needs more is too large.
     pub time: Duration,
-    /// The wall time of one document, without waiting for a place. A document that takes longer is retried:
-    /// the machine is busy.
+    /// The wall time of one document, without the wait for its turn. A document that takes longer is retried,
+    /// because the machine is busy.
     pub wall_time: Duration,
     /// The size limit of one document's data, in bytes of JSON.
     pub data: usize,
@@ -108,8 +109,8 @@ struct Inner {
 }
 
 impl Renderer {
-    /// Renders these templates. The children are this program; it must call [`run_child`] if its first
-    /// argument is [`COMMAND`].
+    /// Creates a renderer of `templates`. The children run this program, which must call [`run_child`] if its
+    /// first argument is [`COMMAND`].
     #[must_use]
     pub fn new(templates: Templates, limits: Limits) -> Self {
         Self::with_program(this_program(), templates, limits)
@@ -156,8 +157,8 @@ impl Renderer {
         Ok(())
     }
 
-    /// Renders a template for an organization. It first waits for a free place; that wait does not count
-    /// against the step's timeout. Dropping the future ends the render.
+    /// Renders a template for an organization. First waits for the organization's turn; this wait does not
+    /// count against the step's timeout. Dropping the future ends the render.
     ///
     /// # Errors
     ///
@@ -220,7 +221,7 @@ impl Renderer {
                 let pages = reply.pages?;
                 Ok(Pdf { bytes, pages })
             }
-            // Not returned to `idle`: a dropped child is killed.
+            // Do not return this child to `idle`: it is killed when it is dropped.
             Ok(Err(e)) => {
                 let what = format!("its process {}: {e}", process.end().await);
                 Err(RenderError::TooLarge(what).into())
@@ -278,7 +279,8 @@ fn json_size(value: &Value) -> usize {
     }
 }
 
-/// The path of this program. It stays valid if the file is replaced by a newer one while this process runs.
+/// The path of this program. On Linux it stays valid if the program's file is replaced while this process
+/// runs.
 fn this_program() -> PathBuf {
     let own = Path::new("/proc/self/exe");
     match std::env::current_exe() {

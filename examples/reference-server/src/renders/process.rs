@@ -13,18 +13,18 @@ use super::{
 };
 use crate::pdf::Templates;
 
-/// How long a child may take to start until it can render, even on a busy machine.
+/// How long a child may take from its start until it can render, even on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long a child that has closed its output may take to end.
 const END: Duration = Duration::from_secs(2);
 
-/// A child process that renders. Dropping it kills it.
+/// A child process that renders. Dropping this value kills the child.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
-    /// The number of documents it was given.
+    /// The number of documents that the child was given.
     pub(super) renders: u32,
 }
 
@@ -44,7 +44,7 @@ impl Process {
         command
             .arg(COMMAND)
             .env_clear()
-            // One core a document: the server already renders several at once.
+            // One core for each document: the server already renders several documents at once.
             .env("RAYON_NUM_THREADS", "1")
             // glibc reserves 64 MB of address space for each arena, and the memory limit counts reserved
             // space.
@@ -90,7 +90,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Describes how a child ended that no longer answers.
+    /// Waits for the end of a child that no longer answers, and describes how it ended.
     pub(super) async fn end(mut self) -> String {
         match tokio::time::timeout(END, self.child.wait()).await {
             Ok(Ok(status)) => format!("ended with {status}"),

@@ -8,8 +8,8 @@ use std::{
 use docg_core::ids::OrganizationId;
 use tokio::sync::oneshot;
 
-/// Hands out turns. Waiting organizations are served in rotation, each with its oldest request. One
-/// organization alone never holds the last turn, so that no other waits for all of its work.
+/// Hands out turns. Waiting organizations are served in rotation, each with its oldest request. If there are
+/// several turns, one organization alone never holds all of them, so that no other waits for all of its work.
 #[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
@@ -24,7 +24,7 @@ struct State {
     waiting: VecDeque<(OrganizationId, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A turn. It ends when it is dropped.
+/// A turn of an organization. Dropping this value ends the turn.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Arc<Turns>,
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// Removes the next request that may be served, if there is one.
+    /// Removes the next request that may be served from the queue, and counts its turn as held.
     fn next(&mut self, per_organization: usize) -> Option<(OrganizationId, oneshot::Sender<Turn>)> {
         if self.free == 0 {
             return None;

@@ -1,5 +1,5 @@
-//! The protocol between the server and a child. A frame is a JSON header and bytes, with both lengths before
-//! them.
+//! The protocol between the server and a child process. A frame is a JSON header and bytes, preceded by the
+//! lengths of both.
 
 use std::io::{self, Read, Write};
 
@@ -16,7 +16,7 @@ const LARGEST: u32 = 128 * 1024 * 1024;
 /// The first message to a child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Setup {
-    /// The limit of its address space, in bytes.
+    /// The limit of the child's address space, in bytes.
     pub(super) memory: u64,
     /// The CPU time for one document, in seconds.
     pub(super) cpu_seconds: u64,
@@ -24,7 +24,7 @@ pub(super) struct Setup {
     pub(super) templates: Vec<(String, Vec<u8>)>,
 }
 
-/// The child's answer to [`Setup`]: it is ready.
+/// The child's answer to [`Setup`]: it is ready to render.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ready;
 
@@ -36,14 +36,14 @@ pub(super) enum Job {
         data: Value,
         today: NaiveDate,
     },
-    /// The original document follows as bytes.
+    /// Append a signature page. The original document follows the header as bytes.
     Append {
         page: SignaturePage,
         language: String,
     },
 }
 
-/// The result of a job. The document follows as bytes.
+/// The result of a job. The new document follows the header as bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Reply {
     pub(super) pages: Result<usize, RenderError>,

@@ -9,7 +9,7 @@ use reqwest::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The HTTP client for calls to providers.
+/// The HTTP client for calls to external signature providers.
 pub(super) struct Client(reqwest::Client);
 
 impl Client {
@@ -33,7 +33,7 @@ impl Client {
         let mut built = self.0.request(method, request.url).timeout(request.timeout);
         for (name, value) in request.headers {
             let name = HeaderName::from_static(name);
-            // A token with a line break is an error of the configuration.
+            // This fails if a token has a line break, which is an error of the configuration.
             let mut value = HeaderValue::try_from(value)
                 .map_err(|_| format!("the value of {name} cannot be sent"))?;
             value.set_sensitive(name == AUTHORIZATION);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::files::{Document, Files, FilesError, Origin};
 
-/// Gives providers access to the documents of this server's steps.
+/// Gives external signature providers access to the documents of this server's steps.
 pub(super) struct FileDocuments(Files);
 
 impl FileDocuments {

@@ -37,11 +37,11 @@ pub enum AccountError {
     },
 }
 
-/// The accounts that the environment names.
+/// The accounts at external signature providers that the environment names.
 ///
 /// ClickSign's variables are `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and, for an unusual URL,
 /// `DOCG_CLICKSIGN_BASE_URL`. ZapSign's have the same names with `ZAPSIGN`. While a webhook secret is being
-/// changed at the provider, its variable holds the old and the new one, separated by a comma. There are no
+/// changed at the provider, its variable holds the old and the new secret, separated by a comma. There are no
 /// options for these values, because all users of a machine see command lines.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
@@ -62,7 +62,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`AccountError`] names the variable.
+    /// [`AccountError`] names the variable that is missing or wrong.
     pub fn from_env() -> Result<Self, AccountError> {
         Self::read(crate::options::variable)
     }

@@ -1,4 +1,4 @@
-//! The guarantees that must hold after every fault.
+//! Checks the guarantees that must hold in spite of all faults.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,7 +12,7 @@ use crate::{
     lists::{Lists, listed},
 };
 
-/// The numbers of a successful check.
+/// The numbers that a successful check reports.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     runs: BTreeMap<String, usize>,
@@ -85,7 +85,7 @@ pub(crate) async fn everything(world: &World, runs: &[Run], read: &[Read], lists
         report.events += events.len();
         *report.runs.entry(text(&state["status"])).or_default() += 1;
     }
-    // Every subscriber saw every event once, in order.
+    // Every reader of an execution's stream saw every event once, in order.
     for (run, seen) in read {
         assert_eq!(*seen, (1..=heads[&run.id]).collect::<Vec<_>>(), "{run:?}");
     }
@@ -116,7 +116,7 @@ fn status(value: &Value) -> Status {
 }
 
 /// Asserts that sequence numbers have no gap, that transitions are allowed, that progress never falls, and
-/// that nothing follows the end. The events must add up to the stored state.
+/// that no event follows the execution's end. The events must add up to the stored state.
 fn events_hold(state: &Value, events: &[Value]) {
     let (mut at, mut paused_from, mut progress, mut ended) = (Status::Queued, None, 0, false);
     for (number, event) in (1..).zip(events) {
@@ -149,8 +149,8 @@ fn events_hold(state: &Value, events: &[Value]) {
     }
 }
 
-/// Asserts that the events of the steps add up to the stored steps. No result comes twice. An effect with a
-/// result happened, and only effects that are safe to repeat happened more than once.
+/// Asserts that the events of the steps add up to the stored steps, and that no step has two results. An
+/// effect with a result happened, and only effects that are safe to repeat happened more than once.
 fn steps_hold(
     state: &Value,
     events: &[Value],
@@ -231,8 +231,8 @@ const CALLS: [(&str, &str); 3] = [
     ("cancel", "execution.canceled"),
 ];
 
-/// Asserts that each signal left exactly one audit row: applied, or ignored. Each accepted call made a
-/// signal, unless it asked for a state that already held.
+/// Asserts that each signal left exactly one audit row: applied, or ignored. Each accepted call stored a
+/// signal, unless the execution already was in the requested state.
 fn calls_hold(world: &World, run: Run, signals: &BTreeMap<String, usize>, rows: &[Value]) {
     for (call, action) in CALLS {
         let sent = signals.get(call).copied().unwrap_or(0);
@@ -243,8 +243,8 @@ fn calls_hold(world: &World, run: Run, signals: &BTreeMap<String, usize>, rows: 
         });
         assert_eq!(traces.count(), sent, "each {call} of {run:?}: {rows:?}");
         let accepted = world.calls(run).iter().filter(|it| **it == call).count();
-        // Only a pause or a cancel can ask for a state that already holds; then an earlier signal asked for
-        // it.
+        // A second pause or cancel may find the execution in the requested state; then the earlier call
+        // stored a signal.
         let least = if call == "resume" {
             accepted
         } else {
@@ -289,7 +289,7 @@ async fn audit(world: &World, run: Run) -> Vec<Value> {
     }
 }
 
-/// How often each effect ran.
+/// The number of times that each effect ran, by execution and node.
 fn ledger(world: &World) -> BTreeMap<(Uuid, String), usize> {
     let mut ran = BTreeMap::new();
     for (id, node) in world.cluster.ledger() {

@@ -1,5 +1,5 @@
-//! Clients that continue despite errors and missing answers. They start and control executions, and read
-//! their streams, at random processes.
+//! Clients of the cluster, which continue despite errors and missing answers. They start and control
+//! executions, and read their streams, at random processes.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{client::frame, cluster::Cluster, random::Random, site::TENANTS};
 
-/// How long all executions may take to end once nothing is broken any more.
+/// The time within which all executions must end after the last fault.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const ENDED: [&str; 3] = ["completed", "failed", "canceled"];
 
@@ -27,11 +27,11 @@ pub(crate) struct Run {
     pub(crate) tenant: usize,
 }
 
-/// The answers that clients got.
+/// The executions and calls that the servers have accepted.
 #[derive(Debug, Default)]
 struct Told {
     runs: Vec<Run>,
-    /// The calls that were accepted, by execution.
+    /// The accepted calls, by execution.
     calls: BTreeMap<Uuid, Vec<&'static str>>,
 }
 
@@ -86,7 +86,7 @@ impl World {
             .timeout(Duration::from_secs(5))
     }
 
-    /// Gets a path from any process that answers.
+    /// Gets a path from the first process that answers.
     pub(crate) async fn get(&self, tenant: usize, path: &str) -> Value {
         let patience = Instant::now() + PATIENCE;
         for server in (0..self.cluster.size()).cycle() {
@@ -154,7 +154,8 @@ impl World {
                 assert!(Instant::now() < patience, "it is stuck: {state}");
                 if status == "paused" {
                     let path = format!("/api/v1/executions/{}/resume", run.id);
-                    // A pause that was sent earlier may arrive later; the loop then resumes again.
+                    // A pause that was sent before may be applied after this resume; the loop then resumes
+                    // again.
                     let _ = self
                         .request(0, run.tenant, Method::POST, &path)
                         .send()
@@ -208,7 +209,7 @@ pub(crate) async fn start_runs(world: Arc<World>, mut random: Random, end: Cance
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
             if end.is_cancelled() {
-                // No process has answered, so the start may or may not be accepted.
+                // No process has answered, so it is unknown whether the start was accepted.
                 return;
             }
         }
@@ -239,10 +240,10 @@ pub(crate) async fn control_runs(world: Arc<World>, mut random: Random, end: Can
 /// An execution, and the sequence numbers of its events in the order in which a reader saw them.
 pub(crate) type Read = (Run, Vec<u64>);
 
-/// The number of executions read at once: as many as a slow machine can bear during the faults.
+/// The number of executions that are read at once: as many as a slow machine can bear during the faults.
 const READERS: usize = 100;
 
-/// The tasks that read executions.
+/// The tasks that read executions, and the limit of their number.
 #[derive(Clone)]
 pub(crate) struct Readers(Arc<Mutex<JoinSet<Read>>>, Arc<Semaphore>);
 
@@ -262,7 +263,7 @@ impl Readers {
     }
 }
 
-/// Starts readers of executions that are under way.
+/// Starts readers of random executions until `end` is canceled.
 pub(crate) async fn read_runs(
     world: Arc<World>,
     readers: Readers,

@@ -1,4 +1,4 @@
-//! Three server processes, a database and a Redis. Each can be broken and repaired.
+//! The cluster under test: three server processes, a database and a Redis. Each can be broken and repaired.
 
 use std::{
     sync::Mutex,
@@ -9,9 +9,9 @@ use docg_test_servers::{ports, postgres, redis};
 
 use crate::{program::Running, site::Site};
 
-/// The lease of workers. It is short, so that takeovers happen within the test.
+/// The duration of the workers' leases. It is short, so that takeovers happen within the test.
 pub(crate) const LEASE: Duration = Duration::from_millis(1_500);
-/// A time limit that even a slow machine keeps.
+/// A time limit that even a slow machine meets.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
@@ -66,7 +66,7 @@ impl Cluster {
             .spawn(&format!("server-{number}"), &["--bind", &bind])
     }
 
-    /// The effects that happened, each as execution and node.
+    /// The effects that happened, each as the ids of its execution and node.
     pub(crate) fn ledger(&self) -> Vec<(String, String)> {
         self.site.ledger()
     }
@@ -79,7 +79,7 @@ impl Cluster {
         format!("http://127.0.0.1:{}", self.processes[number].port)
     }
 
-    /// Kills a process like a crash, and starts another one in its place.
+    /// Kills a server process without a warning, like a crash, and starts another one in its place.
     pub(crate) fn kill(&self, number: usize) {
         let process = &self.processes[number];
         let mut running = process.running.lock().expect("no test panics in it");
@@ -87,13 +87,13 @@ impl Cluster {
         *running = self.spawn(number, process.port);
     }
 
-    /// Sends a process a signal.
+    /// Sends a signal to a server process.
     pub(crate) fn signal(&self, number: usize, name: &str) {
         let running = self.processes[number].running.lock();
         running.expect("no test panics in it").signal(name);
     }
 
-    /// Restarts processes that have ended, as a supervisor does.
+    /// Restarts server processes that have ended, as a supervisor does.
     pub(crate) fn supervise(&self) {
         for (number, process) in self.processes.iter().enumerate() {
             let mut running = process.running.lock().expect("no test panics in it");
@@ -103,7 +103,7 @@ impl Cluster {
         }
     }
 
-    /// Resumes all suspended processes, and waits until everything is up.
+    /// Resumes all suspended server processes, and waits until every process is ready.
     pub(crate) async fn heal(&self) {
         for number in 0..self.size() {
             self.signal(number, "CONT");
@@ -111,7 +111,7 @@ impl Cluster {
         self.all_up().await;
     }
 
-    /// The last lines of a process's log.
+    /// The last lines of a server process's log.
     fn last_words(&self, number: usize) -> String {
         let running = self.processes[number].running.lock();
         let log = running.expect("no test panics in it").log();

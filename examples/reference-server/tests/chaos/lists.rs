@@ -1,4 +1,4 @@
-//! Readers of an organization stream, who reconnect at random as an EventSource does.
+//! Readers of organization streams, which reconnect at random as an EventSource does.
 
 use std::{
     collections::BTreeMap,
@@ -39,13 +39,13 @@ pub(crate) fn listed(events: &[Value]) -> Vec<u64> {
     events.iter().filter(is_listed).map(seq).collect()
 }
 
-/// The events that a reader received between two gaps: for each execution their sequence numbers.
+/// The events that a reader received between two gaps: their sequence numbers by execution.
 type Stretch = BTreeMap<Uuid, Vec<u64>>;
 
 /// The events that one reader received.
 struct Seen {
     tenant: usize,
-    /// The first stretch begins before any execution.
+    /// The events between gaps. The first stretch begins before any execution is started.
     stretches: Vec<Stretch>,
     last_id: Option<String>,
 }
@@ -73,7 +73,7 @@ impl Seen {
         }
     }
 
-    /// True if the reader has seen the end of an execution, or a gap may have hidden it.
+    /// True if the reader has seen the end of an execution, or a gap may have hidden the end.
     fn is_through(&self, run: Run, listed: &[u64]) -> bool {
         let last = self.stretches.last().and_then(|it| it.get(&run.id));
         match last {
@@ -82,8 +82,8 @@ impl Seen {
         }
     }
 
-    /// Asserts that between gaps no event is missing, repeated or out of order. Before the first gap the
-    /// beginning is complete, and after the last gap the end.
+    /// Asserts that within a stretch no event of an execution is missing, repeated or out of order. The first
+    /// stretch must not lack its first event, nor the last stretch its last event.
     fn check(&self, run: Run, listed: &[u64]) {
         let last = self.stretches.len() - 1;
         for (index, stretch) in self.stretches.iter().enumerate() {
@@ -113,7 +113,7 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    /// Starts the readers, and returns once all of them read.
+    /// Starts the readers, and returns once all of them are connected.
     pub(crate) async fn read(world: &Arc<World>, random: &mut Random) -> Self {
         let reads = Arc::new(Barrier::new(TENANTS.len() * EACH + 1));
         let mut lists = Self {
@@ -134,8 +134,8 @@ impl Lists {
         lists
     }
 
-    /// Waits until all readers have seen the ends of the executions, and checks their events. Returns the
-    /// number of gaps.
+    /// Waits until all readers have seen the ends of the executions, and checks the events that they
+    /// received. Returns the number of gaps.
     pub(crate) async fn check(self, runs: &[(Run, Vec<u64>)]) -> usize {
         let patience = Instant::now() + PATIENCE;
         let mut gaps = 0;
@@ -163,7 +163,7 @@ impl Lists {
     }
 }
 
-/// Reads until it is dropped, at random processes. It disconnects at random times.
+/// Reads an organization stream at random processes until the task is dropped. Disconnects at random times.
 async fn read(world: Arc<World>, seen: Arc<Mutex<Seen>>, mut random: Random, reads: Arc<Barrier>) {
     let tenant = seen.lock().expect("no reader panics in it").tenant;
     let mut is_first = true;
@@ -174,7 +174,7 @@ async fn read(world: Arc<World>, seen: Arc<Mutex<Seen>>, mut random: Random, rea
         let last_id = seen.lock().expect("no reader panics in it").last_id.clone();
         match last_id {
             Some(id) => request = request.header("Last-Event-ID", id),
-            // Without an id the stream starts now, so the reader may have missed events.
+            // Without an id, the stream starts at the present, so the reader may have missed events.
             None if !is_first => seen.lock().expect("no reader panics in it").gap(),
             None => {}
         }

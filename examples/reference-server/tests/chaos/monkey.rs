@@ -1,4 +1,4 @@
-//! Breaks processes and services at random.
+//! Breaks server processes, the database and Redis at random.
 
 use std::{
     fmt,
@@ -37,7 +37,8 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Breaks things for a while. Each turn kills a process, and may cause one of the rarer faults.
+/// Breaks parts of the cluster for the time `during`. Each turn causes one fault at most: it kills a process
+/// or, less often, breaks something else.
 pub(crate) async fn rage(
     cluster: &Cluster,
     random: &mut Random,

@@ -10,7 +10,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A new sequence, derived from the next number of this one.
+    /// Makes another sequence from the next number of this sequence.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }

@@ -1,4 +1,4 @@
-//! The commands for a database: without a server, beside one, and as a client of one.
+//! Commands on a database: without a server, beside a running server, and as a client of a server.
 
 use std::{net::TcpListener, process::Output};
 
@@ -52,7 +52,7 @@ async fn a_database_is_migrated_when_it_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn run_and_watch_take_the_options_of_the_server_they_stand_beside() {
     let database = Database::empty().await;
-    // The port is taken, as beside a server that already listens.
+    // The port is taken, as it is beside a running server.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = taken.local_addr().expect("an address").to_string();
     let site = Site::new(database.url(), None, &[]);
@@ -125,7 +125,7 @@ async fn a_watch_without_a_server_ends_and_one_that_loses_it_goes_on() {
     assert_eq!(watching.wait().code(), Some(1), "{}", watching.log());
 }
 
-/// Runs an execution to its end for each tenant, and signs a checkpoint. Returns the executions' ids.
+/// For each tenant, runs an execution to its end and signs a checkpoint. Returns the executions' ids.
 async fn audited(site: &Site, server: &Client, database_url: &str) -> [String; 2] {
     let config = PgStoreConfig::default().max_connections(2);
     let store = PgStore::connect(database_url, config)
@@ -141,7 +141,7 @@ async fn audited(site: &Site, server: &Client, database_url: &str) -> [String; 2
         ids.push(id);
         let organization: OrganizationId = organization.parse().expect("an id");
         let made = store.checkpoint_audit(organization, &key, Timestamp::now());
-        // The server may have signed first; then nothing is left to sign.
+        // If the server signed a checkpoint first, nothing is left to sign.
         made.await.expect("it signs");
     }
     ids.try_into().expect("two")
@@ -177,7 +177,7 @@ async fn audit_trails_verify_in_the_database_and_out_of_it() {
         Some(2)
     );
 
-    // Without the signing key, a trail is neither valid nor invalid.
+    // Without the signing key, the command cannot tell whether a trail is valid.
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
     let elsewhere = elsewhere.path().display().to_string();
     let (code, said) = verify(&["--data-dir", &elsewhere]);
@@ -263,7 +263,7 @@ async fn purged_executions_are_gone_and_their_audit_trails_are_not() {
     let (code, said) = verify(&[]);
     assert!(code == Some(0) && said.contains(" 0 rows"), "{said}");
 
-    // The notes beside the key show that checkpoints were removed.
+    // The notes that the server keeps beside its key show that checkpoints were removed.
     let mut owner = sqlx::PgConnection::connect(database.url())
         .await
         .expect("connects");

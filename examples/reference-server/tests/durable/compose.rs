@@ -14,7 +14,7 @@ fn version(text: &str) -> Vec<u32> {
     numbers.map(|number| number.parse().expect(text)).collect()
 }
 
-/// The value of a variable in the README, after `docker compose up`.
+/// The value that the README gives a variable, after `docker compose up`.
 fn given(readme: &str, variable: &str) -> Url {
     let (_, after) = readme.split_once("docker compose up").expect("it is named");
     let (_, value) = after

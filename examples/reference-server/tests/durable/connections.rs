@@ -1,4 +1,4 @@
-//! The resources that many readers use.
+//! A thousand readers of one server share a few connections to Redis.
 
 use std::process::Command;
 
@@ -19,10 +19,11 @@ use crate::{
 };
 
 const READERS: usize = 1_000;
-/// The number of connections opened at once: the test is about open connections, not about opening them.
+/// The number of streams opened at once. It is low, because the test is about open streams, not about
+/// opening.
 const AT_ONCE: usize = 32;
 
-/// Raises the limit of open files for this process and its children to the readers' need.
+/// Raises the limit of open files for this process and its children, so that all readers can connect.
 fn allow_many_files() {
     let allowed = Command::new("prlimit")
         .args(["--pid", &std::process::id().to_string(), "--nofile=4096"])
@@ -33,7 +34,7 @@ fn allow_many_files() {
     );
 }
 
-/// An event stream of a server, over the simplest HTTP that works.
+/// An event stream of a server, read over a plain TCP connection.
 struct Stream {
     connection: TcpStream,
     text: String,
@@ -76,7 +77,7 @@ impl Stream {
     }
 }
 
-/// Redis's list of its clients, one a line, without the connection that asks.
+/// Redis's list of its clients, one per line, without the connection that asks for the list.
 async fn clients_of(redis: &redis::PrivateServer) -> Vec<String> {
     let address = ("127.0.0.1", redis.port());
     let mut connection = TcpStream::connect(address).await.expect("it listens");

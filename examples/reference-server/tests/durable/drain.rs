@@ -1,4 +1,4 @@
-//! Servers that are told to stop finish the work that they can, and hand over the rest.
+//! Servers that are told to stop finish the steps that they can, and hand over the other executions.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,8 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_rest_at_once() {
     let grace = Duration::from_secs(6);
-    // Much shorter than the lease, and than the interval at which workers poll.
+    // The time limit for a hand-over. It is much shorter than the lease, and than the interval at which
+    // workers poll.
     let at_once = Duration::from_secs(12);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let site = Site::new(
@@ -40,7 +41,8 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
         ],
     );
     let second = Server::start(&site, "second", &[]);
-    // Suspend the second server until the first has claimed all executions.
+    // Suspend the second server until the first has claimed all executions. Then the first server runs all of
+    // them.
     second.running.signal("STOP");
     let mut first = Server::start(&site, "first", &[]);
     let servers = Servers::of(&first);
@@ -103,7 +105,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
             let is = |event: &&Value| event["event_type"] == kind;
             seen.events.iter().filter(is).count()
         };
-        // Only the step that was canceled at the end has failed.
+        // Stopping a handler is no failure: a step has failed only if its execution was canceled at the end.
         assert_eq!(of("step.failed"), usize::from(end == "canceled"));
     }
     let logs = second.all(&short, "logs").await;
@@ -129,7 +131,7 @@ async fn until_it_is_not_ready(server: &Server) {
     }
 }
 
-/// Starts executions at any server that answers, each until one accepts it.
+/// Starts executions until `end` is canceled. If a server does not accept a start, another one is tried.
 async fn start_runs(servers: Servers, path: Arc<str>, end: CancellationToken) -> Vec<Follower> {
     let mut accepted = Vec::new();
     for turn in 0.. {

@@ -10,16 +10,16 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{client::frame, program::DEADLINE, server::Servers};
 
-/// The silence after which a follower leaves a server. Heartbeats come more often.
+/// The silence after which a follower leaves a server. Heartbeats arrive more often.
 const SILENCE: Duration = Duration::from_secs(8);
 
 /// The events and breaks that a follower has seen so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) events: Vec<Value>,
-    /// The number of opened streams.
+    /// The number of streams that the follower opened.
     pub(crate) opened: usize,
-    /// The number of streams that broke within an answer.
+    /// The number of streams that broke off before their end.
     pub(crate) broken: usize,
     pub(crate) heartbeats: usize,
 }
@@ -63,7 +63,7 @@ impl Follower {
         self.seen.borrow().clone()
     }
 
-    /// Waits until the follower has seen this.
+    /// Waits until `reached` is true of the events and breaks that the follower has seen.
     pub(crate) async fn until(&mut self, what: &str, reached: impl FnMut(&Seen) -> bool) -> Seen {
         let reading = tokio::time::timeout(DEADLINE, self.seen.wait_for(reached)).await;
         if let Ok(Ok(seen)) = reading.map(|seen| seen.map(|seen| seen.clone())) {
@@ -119,7 +119,7 @@ async fn follow(servers: Servers, id: String, seen: watch::Sender<Seen>) {
                     seen.send_modify(|seen| seen.broken += 1);
                 }
             }
-            // The server is down, or not up yet.
+            // The server is down, or has not started yet.
             _ => {}
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

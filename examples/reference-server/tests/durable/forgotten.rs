@@ -1,4 +1,4 @@
-//! Events that an operator has removed: readers are told, and do not wait for them.
+//! Events that an operator has removed: the stream reports the gap, and readers do not wait for these events.
 
 use docg_test_servers::postgres::Database;
 use reqwest::Method;

@@ -1,5 +1,5 @@
-//! Processes are killed, suspended and replaced, and services go down. Everything that clients were told
-//! stays true, and the work continues.
+//! Servers are killed, suspended and replaced, and services go down. Everything that clients were told stays
+//! true, and executions continue.
 //!
 //! Each test breaks one thing and checks the details; the chaos test breaks everything at once.
 

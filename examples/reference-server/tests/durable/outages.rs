@@ -1,4 +1,4 @@
-//! Outages of the services that the server uses.
+//! Outages of the database and of Redis, which the server uses.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ async fn ask(server: &Client, method: Method, path: &str) -> (Response, Duration
     (answer.expect("it answers"), began.elapsed())
 }
 
-/// Waits until a path answers with this status.
+/// Waits until a path answers with this status. Returns the answer's body.
 async fn until_it_answers(server: &Client, path: &str, status: StatusCode) -> Value {
     let began = Instant::now();
     loop {
@@ -42,8 +42,8 @@ async fn until_it_answers(server: &Client, path: &str, status: StatusCode) -> Va
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_runs_go_on_and_streams_lose_nothing() {
-    // The server soon notices that Redis is down, and calls to it fail at once. The rest allows for a busy
-    // machine.
+    // The longest time of a call. The server soon notices that Redis is down, and its calls to Redis then
+    // fail at once; most of this time allows for a busy machine.
     let slowest = Duration::from_secs(10);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let arguments = ["--heartbeat-ms", "200", "--enable-test-nodes"];
@@ -97,7 +97,7 @@ async fn without_redis_runs_go_on_and_streams_lose_nothing() {
     audit_verifies(&server, &id).await;
 }
 
-/// Asserts that a request is rejected as unavailable, and soon.
+/// Asserts that the server rejects a request as unavailable, within ten seconds.
 async fn is_refused(request: RequestBuilder) {
     let began = Instant::now();
     let answer = request.send().await.expect("it answers");
@@ -124,7 +124,7 @@ async fn without_postgres_requests_are_refused_nothing_is_half_done_and_it_recov
     let site = Site::new(&postgres.url(), None, &arguments);
     let server = Server::start(&site, "server", &[]);
     let servers = Servers::of(&server);
-    // The database goes down during a step, and during an effect.
+    // The database goes down while a step waits, and while an effect runs.
     let nodes = [
         delay("wait", json!("{{trigger.ms}}")),
         effect("effect", 500),

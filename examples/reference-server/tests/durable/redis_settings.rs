@@ -1,4 +1,4 @@
-//! The settings of Redis in the environment.
+//! Settings for Redis that come from environment variables.
 
 use docg_test_servers::{postgres::Database, redis::PrivateServer};
 use serde_json::json;
@@ -43,7 +43,7 @@ async fn streams_are_as_long_and_live_as_long_as_the_environment_says() {
     let events = server.stream(&id, None).await.len();
     assert!(events > 100, "{events} events of {ended}");
     let length = ask(&redis, &format!("XLEN docg:exec:{id}")).await;
-    // Redis trims whole nodes, each with several entries.
+    // Redis trims a stream by whole nodes of several entries, so more entries than the setting allows remain.
     assert!((20..60).contains(&length), "{length} of {events}");
     let left = ask(&redis, &format!("TTL docg:exec:{id}")).await;
     assert!((540..=600).contains(&left), "{left}");

@@ -1,4 +1,4 @@
-//! Starts that are refused or cause a warning, with an advice.
+//! Servers that refuse to start, or start with a warning. The log advises the operator.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use crate::{server::Server, site::Site};
 
 const BIND: [&str; 2] = ["--bind", "127.0.0.1:0"];
 
-/// The messages of a server whose start is refused.
+/// The messages of a server that refuses to start.
 fn refusal(site: &Site, arguments: &[&str]) -> String {
     let ended = site.output(&[&BIND, arguments].concat());
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();

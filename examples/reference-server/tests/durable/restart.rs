@@ -1,4 +1,4 @@
-//! A server is killed in the middle of its work, and the next one continues on the same database.
+//! A server is killed while executions are under way, and the next server continues on the same database.
 
 use docg_test_servers::{postgres::Database, redis};
 use futures::future::join_all;

@@ -1,4 +1,4 @@
-//! Servers with only HTTP, or only workers.
+//! Servers with only HTTP, and servers with only workers.
 
 use std::{
     net::TcpListener,
@@ -14,8 +14,8 @@ use crate::{
     site::Site,
 };
 
-/// The time limit that shows that a worker was woken. Without a wake, workers poll every 15 seconds, and each
-/// call here comes soon after a poll.
+/// The time limit that shows that a worker was woken. A worker that is not woken polls every 15 seconds, and
+/// each call here comes soon after a poll.
 const WOKEN: Duration = Duration::from_secs(12);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +23,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let arguments = ["--heartbeat-ms", "100", "--enable-test-nodes"];
     let site = Site::new(database.url(), Some(&redis.url()), &arguments);
-    // With this lease, it soon logs that no worker is up: within two leases.
+    // With this short lease, the server soon logs that no worker is up: within two leases.
     let role = ["--role", "http", "--lease-ms", "1000"];
     let http = Server::start_http(&site, "http", &role);
     let servers = Servers::of(&http);
@@ -40,7 +40,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     let told = "has claimed them";
     http.running.until_logged(told).await;
 
-    // The address is taken, but a worker does not listen.
+    // The address is taken. A worker starts nevertheless, because it does not listen.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let bind = taken.local_addr().expect("an address");
     let worker = site.spawn("worker", &["--role", "worker", "--bind", &bind.to_string()]);
@@ -49,7 +49,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     assert_eq!(seen.opened, 1, "live, and not by a new stream");
     assert_eq!(http.execution(&id).await["status"], "completed");
 
-    // The server with HTTP learns at once of the other's work.
+    // The server with HTTP learns at once of the worker's progress.
     let began = Instant::now();
     let id = http.start_at(&path, &json!({})).await;
     http.until(&id, &["completed"]).await;
@@ -79,7 +79,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
 async fn roles_work_together_while_redis_is_down() {
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     redis.kill();
-    // A worker polls twice in a lease.
+    // A worker polls twice during a lease.
     let arguments = [
         "--lease-ms",
         "2000",
@@ -115,7 +115,7 @@ async fn what_a_server_cannot_run_waits_for_one_that_can_and_the_operator_is_tol
         .put_nodes(json!([extract, effect("effect", 0)]))
         .await;
     let plain = knows_less.put_nodes(json!([extract])).await;
-    // Either server accepts the start, and the one with the node type runs it.
+    // Either server accepts the start, and the server that knows the node type runs the execution.
     let mut runs = Vec::new();
     for server in [&knows_more, &knows_less] {
         for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! A server of a site, its client, and nodes for the workflows.
+//! A server of a site with its client, and nodes for the tests' workflows.
 
 use std::{
     ops::Deref,
@@ -34,7 +34,7 @@ impl Server {
         server
     }
 
-    /// Wraps a server that was started elsewhere, with HTTP and workers. The client uses its development
+    /// Wraps a server with HTTP and workers that the caller has started. The client uses its development
     /// token.
     pub(crate) fn of(running: Running) -> Self {
         let url = running.address();
@@ -44,14 +44,14 @@ impl Server {
         Self { running, client }
     }
 
-    /// Wraps a server of a site that was started elsewhere, with HTTP and workers.
+    /// Wraps a server of a site, with HTTP and workers, that the caller has started.
     pub(crate) fn of_site(running: Running) -> Self {
         let client = Client::new(running.address(), TENANTS[0].0.to_owned());
         assert_eq!(running.line(), "working");
         Self { running, client }
     }
 
-    /// Starts a server with HTTP, and workers depending on the arguments.
+    /// Starts a server with HTTP; the arguments decide whether it has workers.
     pub(crate) fn start_http(site: &Site, name: &str, arguments: &[&str]) -> Self {
         let running = site.spawn(name, &[&["--bind", "127.0.0.1:0"], arguments].concat());
         let client = Client::new(running.address(), TENANTS[0].0.to_owned());
@@ -59,7 +59,7 @@ impl Server {
     }
 }
 
-/// The servers that clients know, as a load balancer would. Some may be down.
+/// The servers that clients know, as a load balancer does. Some may be down.
 #[derive(Clone, Default)]
 pub(crate) struct Servers(Arc<Mutex<Vec<Client>>>);
 
@@ -87,24 +87,24 @@ impl Servers {
     }
 }
 
-/// A node that waits, and stops if it is cancelled.
+/// A node that waits for `ms` milliseconds, and stops early if it is canceled.
 pub(crate) fn delay(id: &str, ms: Value) -> Value {
     json!({"id": id, "type": "test-delay", "phase": "save", "params": {"ms": ms}})
 }
 
-/// A node with an effect. It waits first, and a cancellation does not shorten that.
+/// A node that has its effect after `ms` milliseconds. A cancel does not shorten this time.
 pub(crate) fn effect(id: &str, ms: u64) -> Value {
     json!({"id": id, "type": "test-effect", "phase": "save",
         "params": {"ledger": "ledger.tsv", "ms": ms}})
 }
 
-/// A node that ends only if it is cancelled, or not even then.
+/// A node that ends only if it is canceled. With `ignore_cancel` it never ends.
 pub(crate) fn hang(id: &str, ignore_cancel: bool) -> Value {
     json!({"id": id, "type": "test-hang", "phase": "save",
         "params": {"ignore_cancel": ignore_cancel}})
 }
 
-/// The step of a node.
+/// Gets the step of a node.
 pub(crate) async fn step(server: &Client, id: &str, node: &str) -> Value {
     let steps = server.get(&format!("/api/v1/executions/{id}/steps")).await;
     let steps = steps["steps"].as_array().expect("steps");

@@ -1,4 +1,4 @@
-//! A server dies or seems dead, and another takes over its work.
+//! A server dies or seems dead, and another server takes over its executions.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +21,7 @@ pub(crate) fn time(value: &Value) -> SystemTime {
     time.unwrap_or_else(|e| panic!("{value}: {e}")).into()
 }
 
-/// The time of a step's takeover, according to its log.
+/// Waits for the takeover of a step. Returns its time according to the log.
 pub(crate) async fn taken_over(server: &Client, id: &str) -> SystemTime {
     let began = Instant::now();
     loop {
@@ -65,7 +65,7 @@ pub(crate) async fn waiting_runs(
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_leases() {
     let lease = Duration::from_secs(6);
-    // The delay that a busy machine may add.
+    // The additional delay that a busy machine may cause.
     let late = Duration::from_secs(6);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let site = Site::new(
@@ -94,7 +94,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
         let after = taken_over(&second, &id).await.duration_since(killed);
         let after = after.expect("it is later");
         assert!(after <= lease * 3 / 2 + late, "{id} waited for {after:?}");
-        // A lease is renewed after a third of it, so about two thirds were left.
+        // A worker renews a lease after a third of its duration, so about two thirds were left at the kill.
         assert!(after >= lease / 2, "{id} was taken {after:?} after");
         follower.finish().await;
         assert_eq!(second.execution(&id).await["status"], "completed");
@@ -125,7 +125,7 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     let sleeper = Server::start(&site, "sleeper", &[]);
     let servers = Servers::of(&sleeper);
     let follow = |id: &str| Follower::start(&servers, id);
-    // The server is suspended during an effect, before an effect, and in an endless step.
+    // The first server is suspended during an effect, before an effect, and in an endless step.
     let within = sleeper.start_nodes(json!([effect("effect", 700)])).await;
     let nodes = [delay("delay", json!(700)), effect("effect", 0)];
     let before = sleeper.start_nodes(json!(nodes)).await;
@@ -145,7 +145,7 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     sleeper.running.signal("CONT");
     let told = "the lease is lost: the handler was told to stop";
     sleeper.running.until_logged(told).await;
-    // The handlers stop without a result before the server answers this.
+    // When the server that slept answers this request, its handlers have stopped without a result.
     sleeper.until(&endless, &["running"]).await;
     cancel(&other, &endless).await;
     for (follower, id) in runs.into_iter().zip([&within, &before, &endless]) {
@@ -154,7 +154,7 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     }
     assert_eq!(other.execution(&endless).await["status"], "canceled");
 
-    // From here on, the sleeper is the only server left.
+    // From here on, the server that slept is the only one.
     other.running.signal("TERM");
     let mut other = other;
     assert!(other.running.wait().success());

@@ -1,4 +1,4 @@
-//! The two servers of the README, started by its commands, in a terminal for each block.
+//! The two servers of the README, started by its commands. Each block of commands runs in its own terminal.
 
 use std::{
     fs::Permissions,
@@ -15,7 +15,7 @@ use crate::{
     takeover::waiting_runs,
 };
 
-/// A reader with their own repository folder and services. The services end when this value is dropped.
+/// A reader of the README, with a repository folder and services, which end when this value is dropped.
 struct Reader {
     folder: tempfile::TempDir,
     variables: Vec<(&'static str, String)>,
@@ -23,7 +23,7 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        // As root, Postgres runs as another user, who must be able to enter the folder.
+        // If the test runs as root, Postgres runs as another user, who must be able to enter the folder.
         let folder = tempfile::Builder::new()
             .permissions(Permissions::from_mode(0o755))
             .tempdir()

@@ -24,7 +24,7 @@ async fn link(server: &Server, address: &str) -> String {
     server.link_to(address, "/approvals/").await
 }
 
-/// The targets of a page's forms.
+/// The addresses to which a page's forms are sent.
 fn forms(page: &str) -> Vec<String> {
     let parts = page.split("<form method=\"post\" action=\"").skip(1);
     let target = |part: &str| part.split('"').next().unwrap_or_default().to_owned();

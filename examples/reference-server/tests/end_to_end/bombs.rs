@@ -1,5 +1,5 @@
-//! Workflows of tenants that are expensive to evaluate. Other tenants do not notice, the execution reports
-//! the fault, and the server still stops when told to.
+//! Bombs: workflows of a tenant that are expensive to evaluate. Other tenants notice nothing, the execution
+//! reports the fault, and the server still stops when told to.
 
 use std::{
     cell::Cell,
@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::process::Server;
 
-/// How long `/healthz` may take while a bomb is evaluated, on a machine that also builds other things.
+/// The longest time of `/healthz` while a bomb is evaluated, on a machine that also builds other things.
 const HEALTHY: Duration = Duration::from_secs(2);
-/// How much more memory the process may use under all bombs together, in bytes.
+/// The additional memory that the process may use under all bombs together, in bytes.
 const MEMORY: u64 = 700 * 1024 * 1024;
 /// The number of executions of each bomb that are started at once.
 const AT_ONCE: usize = 12;
@@ -23,7 +23,7 @@ struct Bomb {
     /// The fields of the workflow besides name and nodes.
     workflow: Value,
     data: Value,
-    /// The error code that blocks its executions.
+    /// The error code that the bomb's executions report.
     code: &'static str,
 }
 
@@ -89,8 +89,8 @@ fn bombs() -> Vec<Bomb> {
     ]
 }
 
-/// Runs some work, and polls the server's health meanwhile. Returns the slowest answer's time and the work's
-/// result.
+/// Runs `work`, and polls the server's health meanwhile. Returns the longest time of a health check, and the
+/// result of `work`.
 async fn watched<T>(server: &Server, work: impl Future<Output = T>) -> (Duration, T) {
     let slowest = Cell::new(Duration::ZERO);
     let asking = async {

@@ -1,4 +1,4 @@
-//! Documents in a bucket, over the protocol of Amazon S3.
+//! Documents in a bucket, which the server reaches over the protocol of Amazon S3.
 
 use std::{
     ffi::OsStr,
@@ -11,7 +11,7 @@ use reqwest::Method;
 
 use crate::process::Server;
 
-/// A bucket server in its own process, which ends with the test.
+/// A bucket server in its own process, which is killed when this value is dropped.
 struct Buckets {
     child: Child,
     url: String,
@@ -36,7 +36,7 @@ impl Buckets {
         let port = lines.filter_map(|line| Some(line.strip_prefix("listening on ")?.to_owned()));
         let url = port.map(|port| format!("http://127.0.0.1:{port}")).next();
         let url = url.unwrap_or_else(|| {
-            // The server's output was closed, so the server has ended.
+            // The bucket server's output was closed, so the bucket server has ended.
             let _ = child.wait();
             let mut said = String::new();
             let read = log.rewind().and_then(|()| log.read_to_string(&mut said));
@@ -63,7 +63,7 @@ async fn a_contract_is_kept_saved_and_signed_in_a_bucket() {
         ("AWS_REGION", OsStr::new("us-east-1")),
         ("AWS_ACCESS_KEY_ID", OsStr::new("test")),
         ("AWS_SECRET_ACCESS_KEY", OsStr::new("test")),
-        // A variable of another program.
+        // A variable of another program, which must not stop the server.
         ("NOT_UTF_8", OsStr::from_bytes(b"\xff")),
     ];
     let server = Server::start_in(&environment, &["--files-url", "s3://documents/of/docg"]);

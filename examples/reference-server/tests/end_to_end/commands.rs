@@ -123,7 +123,7 @@ async fn an_audit_trail_is_valid_or_not_or_could_not_be_checked() {
     assert!(code == Some(2) && said.contains("--export"), "{said}");
     let (code, said) = verify(&["--export", "missing.jsonl"]);
     assert!(code == Some(2) && said.contains("missing.jsonl"), "{said}");
-    // Rows from the API verify without the server, and any change to them is noticed.
+    // Rows from the API verify without the server, and verifying notices any change to them.
     let mut page = server.get(&format!("/api/v1/executions/{id}/audit")).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("page.json");

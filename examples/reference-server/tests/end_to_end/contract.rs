@@ -1,4 +1,4 @@
-//! A contract from the trigger data to the last signature.
+//! A contract from the trigger data to the last signature, as the API and the mails show it.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ async fn a_contract_goes_from_trigger_data_to_the_last_signature() {
     let execution = server.until_it_awaits_signatures(&id).await;
     assert_eq!(execution["delivery_state"], "sent");
 
-    // One mail has the contract; each signer gets one with a link.
+    // One mail has the contract. Each signer gets a mail with a link.
     let contract = server.mails_to("purchasing@customer.example.com");
     assert_eq!(contract.len(), 1);
     assert!(
@@ -371,7 +371,7 @@ async fn a_scrape_shows_what_was_done() {
     let server = Server::start(&[]);
     let id = server.start_contract("contract.good.json").await;
     server.until_it_awaits_signatures(&id).await;
-    // Prometheus sends no credentials either.
+    // `browse` sends no credentials, as Prometheus does not.
     let (status, page) = server.browse(&format!("{}/metrics", server.url)).await;
     assert_eq!(status, StatusCode::OK);
     for line in [

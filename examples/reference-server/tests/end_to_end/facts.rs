@@ -7,7 +7,7 @@ use crate::process::{CONTRACT, Server, output, sample_data};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_output_holds_the_two_lines_that_others_wait_for_and_nothing_else() {
-    // The test helper read both lines at the start.
+    // `Server::start` reads both lines.
     let mut server = Server::start(&[]);
     let id = server.start_contract("contract.good.json").await;
     server.until_it_awaits_signatures(&id).await;
@@ -60,7 +60,7 @@ async fn watch_finds_the_server_of_the_same_data_directory() {
     let folder = server.data().display().to_string();
     let ended = output(&["watch", id, "--bind", bind, "--data-dir", &folder]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    // The document of a dry run can be downloaded, and the dry run had no effect.
+    // The document of a dry run can be downloaded, and the dry run has sent nothing.
     let path = format!("/api/v1/executions/{id}/files/render");
     let preview = server.request(Method::GET, &path).send().await;
     let preview = preview.expect("it answers").bytes().await.expect("a file");

@@ -1,4 +1,5 @@
-//! Steps that fail in every way. Each failure has a clear error and an action, and the server continues.
+//! Steps that fail in every way. Each failure is reported with a clear error and an action, and the server
+//! continues.
 
 use std::time::{Duration, Instant};
 
@@ -119,7 +120,7 @@ async fn a_mail_server_that_is_not_there_is_told_apart() {
 async fn a_folder_that_cannot_be_written_is_repaired_and_the_contract_goes_on() {
     let server = Server::start(&["--enable-test-nodes"]);
     let organization = "00000000-0000-7000-8000-000000000001";
-    // Preflight does not check the folder of rendered documents.
+    // Preflight does not check the folder of rendered documents, so the step itself fails.
     let rooms = server.data().join("files/documents");
     std::fs::create_dir_all(&rooms).expect("a folder");
     let taken = rooms.join(organization);

@@ -1,4 +1,4 @@
-//! Behaviour that all routes share, including the pages for people.
+//! Behaviour that all routes share, including the pages for signers and approvers.
 
 use reqwest::{Method, StatusCode};
 use serde_json::Value;

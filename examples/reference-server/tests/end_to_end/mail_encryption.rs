@@ -1,5 +1,5 @@
-//! Mail by STARTTLS: only to a mail server with a certificate of a trusted authority, and never in plain text
-//! instead.
+//! Mail over STARTTLS. The server sends mail only to a mail server with a certificate of a trusted authority,
+//! and never falls back to plain text.
 
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,7 @@ async fn mail_goes_to_a_server_that_wants_encryption_and_shows_a_trusted_certifi
     let options = ["--require-starttls", "--login", "desk:secret"];
     let mail_server = authority.mail_server("127.0.0.1", &options);
     let at = format!("127.0.0.1:{}", mail_server.port);
-    // With a password, encryption is required.
+    // For a URL with a password, the server requires encryption.
     let execution = send(&authority.root(), &format!("smtp://desk:secret@{at}")).await;
     assert_eq!(execution["status"], "completed", "{execution:#}");
     assert_eq!(mail_server.mails().len(), 1);

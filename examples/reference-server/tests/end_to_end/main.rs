@@ -1,4 +1,4 @@
-//! The real program from outside: started as a process, called over HTTP, stopped by signals.
+//! Tests of the real program from outside: started as a process, called over HTTP, stopped by signals.
 
 #[path = "../support/client.rs"]
 mod client;

@@ -22,7 +22,7 @@ use crate::{
     program::DEADLINE,
 };
 
-/// The messages of a start that is refused with these arguments.
+/// The messages of a server that refuses to start with these arguments.
 fn refused(data: &Path, arguments: &[&str]) -> String {
     let data = data.to_string_lossy().into_owned();
     let whole = [&["--bind", "127.0.0.1:0", "--data-dir", &data], arguments].concat();
@@ -145,7 +145,7 @@ fn an_auth_file_that_anybody_could_use_is_refused_by_field() {
     assert!(said.contains("larger than"), "{said}");
 }
 
-/// A signal also ends a start that waits for a file that nobody writes.
+/// A signal ends a server even if its start waits for a file that nobody writes.
 #[test]
 fn a_signal_ends_a_start_that_hangs() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -162,7 +162,7 @@ fn a_signal_ends_a_start_that_hangs() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // The server listens for signals before it creates the folder that it locks.
+    // Once the folder exists, the server listens for signals and is about to lock the folder.
     let began = Instant::now();
     while !data.is_dir() {
         assert!(began.elapsed() < DEADLINE);
@@ -328,7 +328,7 @@ async fn it_serves_though_nobody_reads_what_it_says() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // Closed like the output of `reference-server | head -0`, and like a log whose reader has ended.
+    // Close both outputs, as `reference-server | head -0` does, or a log whose reader has ended.
     drop((child.stdout.take(), child.stderr.take()));
     let health = async {
         loop {

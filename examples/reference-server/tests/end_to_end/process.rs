@@ -1,4 +1,4 @@
-//! A server process with its own folder, and the mails that it writes.
+//! A server process with its own folder, and the mails that it writes there.
 
 use std::{
     ffi::OsStr,
@@ -17,7 +17,7 @@ use crate::{
     program::{Running, program_after},
 };
 
-/// The contract workflow that comes with the program.
+/// The id of the contract workflow that comes with the program.
 pub(crate) const CONTRACT: &str = "01980000-0000-7000-8000-00005e781ce0";
 
 pub(crate) struct Server {
@@ -75,8 +75,8 @@ impl Server {
         Self::start_as(command, arguments)
     }
 
-    /// Starts a server whose files may have at most this many blocks of 512 bytes. A process sees that like a
-    /// full disk.
+    /// Starts a server whose files may have at most this many blocks of 512 bytes. To the server, this limit
+    /// looks like a full disk.
     pub(crate) fn start_with_small_files(blocks: u32, arguments: &[&str]) -> Self {
         Self::start_as(program_after(&format!("ulimit -f {blocks}")), arguments)
     }
@@ -179,7 +179,7 @@ impl Server {
         self.until(id, &["completed"]).await
     }
 
-    /// The mails to an address. A mail to several recipients is found for each of them.
+    /// The mails to an address. A mail to several recipients is listed for each recipient.
     pub(crate) fn mails_to(&self, address: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.data().join("mail")) else {
             return Vec::new();
@@ -203,7 +203,7 @@ impl Server {
         self.link_to(address, "/sign/").await
     }
 
-    /// The link in a mail to a page of this kind.
+    /// Waits for a mail to `address`. Returns the link in it to a page of this kind.
     pub(crate) async fn link_to(&self, address: &str, page: &str) -> String {
         let began = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! Renders that exceed their limits, in a server that others use.
+//! Renders that exceed their limits, in a server that also has other work.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::process::{CONTRACT, Server, sample_data};
 
-/// Far above the need of an idle machine, far below the time of a render.
+/// The time limit of `/healthz`: far above the need of an idle machine, far below the time of a render.
 const PROMPT: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn renders_that_take_too_much_are_repairable_and_hold_up_neither_health_no
     assert_eq!(parked["error_code"], "render_too_large", "{parked}");
     assert_eq!(parked["recommended_actions"][0]["action"], "reduce_data");
 
-    // The other executions still wait for a place or are being rendered.
+    // The other executions still wait for a free renderer or are being rendered.
     server.signal("TERM");
     assert!(server.wait().success(), "{}", server.log());
 }

@@ -67,7 +67,7 @@ fn what_it_cannot_do_it_refuses_by_name() {
     }
 }
 
-/// An address on which nobody listens.
+/// An address on which no process listens.
 fn closed_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::reserve()))
 }

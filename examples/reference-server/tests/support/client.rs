@@ -1,4 +1,4 @@
-//! A client of one server. It calls the API, and waits until an execution reaches a state.
+//! A client of one server. It calls the API, and can wait until an execution reaches a state.
 
 // Each test binary uses a part of this module.
 #![allow(dead_code)]
@@ -131,7 +131,7 @@ impl Client {
         self.until_it_awaits(id, "signature").await
     }
 
-    /// Waits until an execution waits for this.
+    /// Waits until an execution waits for something of this kind, such as an approval.
     pub(crate) async fn until_it_awaits(&self, id: &str, kind: &str) -> Value {
         self.until_it(id, |execution| execution["waiting_for"]["kind"] == kind)
             .await
@@ -149,7 +149,8 @@ impl Client {
         }
     }
 
-    /// Reads the event stream after an event, to its end. Returns id, type and data of each event with an id.
+    /// Reads the event stream, from after an event to its end. Returns id, type and data of each event with
+    /// an id.
     pub(crate) async fn stream(
         &self,
         id: &str,

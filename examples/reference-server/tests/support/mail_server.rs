@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A mail server in its own process, which ends with the test.
+/// A mail server in its own process, which is killed when this value is dropped.
 pub(crate) struct MailServer {
     child: Child,
     folder: tempfile::TempDir,

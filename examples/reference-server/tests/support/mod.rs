@@ -1,4 +1,4 @@
-//! The common part of tests of whole workflows: an engine in this process, with the server's node types.
+//! The shared part of tests of whole workflows: an engine in this process, with the server's node types.
 
 // Each test binary uses a part of this module.
 #![allow(dead_code)]
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 /// The server's program, which also renders in child processes.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_reference-server");
 
-/// A time limit that even a slow machine keeps.
+/// A time limit that even a slow machine meets.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An engine with workers and its own folder.
@@ -65,7 +65,7 @@ impl Ran {
         error.and_then(|error| error.tech.as_deref()).unwrap_or("")
     }
 
-    /// The code of the error, or of the first blocking issue.
+    /// The code of the first blocking issue, or else of the error.
     pub(crate) fn blame(&self) -> String {
         let preflight = self.record.execution.preflight.as_ref();
         let issue = preflight.and_then(|summary| summary.blocking().next());
@@ -79,7 +79,7 @@ impl Ran {
     }
 }
 
-/// A renderer with child processes, as the server has.
+/// A renderer with child processes, like the server's.
 pub(crate) fn renderer() -> Renderer {
     let mut limits = Limits::default();
     // A low limit, so that even on a busy machine a document that is too large fails within the deadline.
@@ -87,7 +87,7 @@ pub(crate) fn renderer() -> Renderer {
     Renderer::with_program(PROGRAM, Templates::bundled(), limits)
 }
 
-/// Approvals whose links lead nowhere.
+/// Approvals whose links lead to no server.
 pub(crate) fn approvals(files: &Files, mailer: &Mailer) -> Approvals {
     let public_url = "https://docg.example.com/".parse().expect("a URL");
     Approvals::new(files.clone(), mailer.clone(), [7; 32], public_url)
@@ -139,7 +139,7 @@ impl Harness {
         }
     }
 
-    /// A document as an earlier step would have made it.
+    /// Stores a document as an earlier step would.
     pub(crate) async fn document(&self, content: &[u8]) -> Document {
         let origin = Origin {
             organization_id: self.organization,

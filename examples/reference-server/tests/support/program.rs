@@ -1,4 +1,4 @@
-//! Runs the real program as a process, which ends when its value is dropped.
+//! Runs the real program as a process, which is killed when its value is dropped.
 
 // Each test binary uses a part of this module.
 #![allow(dead_code)]
@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A time limit that even a slow machine keeps.
+/// A time limit that even a slow machine meets.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The number of log lines that a failing test shows.
 const LAST_LINES: usize = 60;
 
-/// The program with these arguments, without the settings in this process's environment.
+/// A command that runs the program with these arguments, without the settings in this process's environment.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
     clean(&mut command).args(arguments);

@@ -1,4 +1,4 @@
-//! The shared parts of a test's servers: database, Redis, folder and callers.
+//! A site: the database, Redis, folder and callers that all servers of a test share.
 
 // Each test binary uses a part of this module.
 #![allow(dead_code)]
@@ -57,7 +57,7 @@ impl Site {
         self
     }
 
-    /// Starts a server. `name` is the name of its log file.
+    /// Starts a server. Its log file is named after `name`.
     pub(crate) fn spawn(&self, name: &str, arguments: &[&str]) -> Running {
         let mut command = program(&[]);
         command.args(&self.arguments).args(arguments);
@@ -65,14 +65,14 @@ impl Site {
         Running::start(command, self.folder.path().join(format!("{name}.log")))
     }
 
-    /// Runs a command until it ends.
+    /// Runs a command of the program until it ends.
     pub(crate) fn output(&self, arguments: &[&str]) -> Output {
         let mut command = program(&[]);
         let command = command.args(&self.arguments).args(arguments);
         command.output().expect("the program starts")
     }
 
-    /// The effects that `test-effect` has had, each as execution and node.
+    /// The effects that nodes of type `test-effect` have had, each as the ids of its execution and node.
     pub(crate) fn ledger(&self) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(self.data().join("ledger.tsv")).unwrap_or_default();
         let effect = |line: &str| {

@@ -14,7 +14,7 @@ use crate::{
     api::{Api, Call, Failed},
 };
 
-/// The largest number of pages read of a list.
+/// The largest number of pages that are read of a list.
 const PAGES: u32 = 40;
 /// The number of entries on a page.
 const PAGE_SIZE: usize = 50;
@@ -94,7 +94,7 @@ fn resource(kind: &str, attributes: Value) -> Value {
     json!({"data": {"type": kind, "attributes": attributes}})
 }
 
-/// The calls of one account.
+/// The API calls of one ClickSign account.
 pub(super) struct Calls(pub(super) Api);
 
 impl Calls {
@@ -232,7 +232,7 @@ impl Calls {
         first.ok_or_else(|| ProviderError::Refused(format!("envelope {envelope} has no document")))
     }
 
-    /// The link to the signed document, once it exists.
+    /// The link to the signed document; `None` until ClickSign has made it.
     pub(super) async fn signed_file(
         &self,
         envelope: &str,
@@ -243,7 +243,7 @@ impl Calls {
         Ok(answer.data.links.files.signed)
     }
 
-    /// The history of the envelope.
+    /// The events in the envelope's history.
     pub(super) async fn events(&self, envelope: &str) -> Result<Vec<Event>, Failed> {
         let path = ["api", "v3", "envelopes", envelope, "events"];
         let size = PAGE_SIZE.to_string();

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::moment;
 
-/// An event of an envelope. Its moment is `occurred_at` in webhooks and `created` in the API's lists.
+/// An event of an envelope. Its time is in `occurred_at` in webhooks, and in `created` in the API's lists.
 #[derive(Debug, Deserialize)]
 pub(super) struct Event {
     name: String,
@@ -72,12 +72,12 @@ struct Webhook {
 #[derive(Debug, Deserialize)]
 struct WebhookDocument {
     key: String,
-    /// The whole history, so that one webhook replaces those that were lost before it.
+    /// The envelope's whole history, so that one webhook replaces earlier webhooks that were lost.
     #[serde(default, deserialize_with = "readable")]
     events: Vec<Event>,
 }
 
-/// Reads an unreadable value as a missing one, because events of unknown kinds can have any shape.
+/// Treats an unreadable value as a missing one, because events of unknown kinds can have any shape.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -101,9 +101,9 @@ impl Event {
         self.data.signer.iter().chain(&self.data.signers)
     }
 
-    /// The event's facts about signers, all with the event's moment.
+    /// The event's facts about signers, all with the time of the event.
     pub(super) fn facts(&self) -> Vec<SignerFact> {
-        // An event without a readable moment has happened by now.
+        // If the time cannot be read, use the current time: the event has happened by now.
         let at = self.occurred_at.unwrap_or_else(Timestamp::now);
         let of_people = |kind| {
             let emails = self.people().filter_map(|person| person.email.as_deref());
@@ -126,13 +126,14 @@ impl Event {
                 facts.map(|fact| fact.because(reason.clone())).collect()
             }
             "deadline" => vec![SignerFact::of_all(SignerFactKind::Expired, at)],
-            // An envelope that a person closes takes no more signatures.
+            // An envelope that a person has closed takes no more signatures.
             "cancel" | "close" => vec![SignerFact::of_all(SignerFactKind::Canceled, at)],
             _ => Vec::new(),
         }
     }
 
-    /// A hash of the event alone: each delivery of the event has the same, whatever else the webhook holds.
+    /// A hash of the event alone. It is the same for each delivery of the event, whatever else the webhook
+    /// holds.
     fn dedupe_key(&self, document: &str) -> String {
         let mut hasher = Sha256::new();
         let mut part = |text: &str| {
@@ -152,7 +153,7 @@ impl Event {
     }
 }
 
-/// Parses a webhook whose origin is proven.
+/// Parses a webhook. The caller has checked its origin.
 pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
     let webhook: Webhook =
         json::read_message(body).map_err(|e| WebhookError::Malformed(e.to_string()))?;
@@ -160,8 +161,8 @@ pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
     let key = webhook.document.as_ref().map(|document| &document.key);
     let dedupe_key = event.dedupe_key(key.map_or("", String::as_str));
     let mut facts = event.facts();
-    // The event `document_closed` gives no reason, but the history does. An event of an unknown kind has no
-    // effect, whatever the history holds.
+    // The event `document_closed` gives no reason; the history does. A webhook about an event of an unknown
+    // kind has no effect, whatever its history holds.
     let has_facts = !facts.is_empty() || event.name == "document_closed";
     let envelope_id = match webhook.document.filter(|_| has_facts) {
         Some(document) => {

@@ -22,15 +22,15 @@ use crate::{
 
 /// The provider's name in parameters, URLs and stored requests.
 pub const NAME: &str = "clicksign";
-/// The webhook header with `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
+/// The webhook header that holds `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
 const HEADER: &str = "content-hmac";
-/// The hosts that ClickSign serves documents from, besides the API's own.
+/// The hosts from which ClickSign serves documents, in addition to the API's host.
 const DOWNLOADS: [&str; 2] = ["clicksign.com", "amazonaws.com"];
 /// The longest mail subject that ClickSign accepts, in characters.
 const LONGEST_SUBJECT: usize = 100;
 /// The length in characters to which a document's title is cut in the envelope's name.
 const LONGEST_TITLE: usize = 200;
-/// The pause between two attempts to get the signed document.
+/// The pause between two requests for the signed document.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// An account at ClickSign.
@@ -57,12 +57,12 @@ impl ClickSignConfig {
         })
     }
 
-    /// Also accepts webhooks that another secret proves. While the secret is being changed at ClickSign, some
-    /// webhooks come with the old one and some with the new one.
+    /// Also accepts webhooks signed with another secret. While the secret is being changed at ClickSign, some
+    /// webhooks use the old secret and some the new one.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::WebhookSecret`] if it is empty.
+    /// [`ConfigError::WebhookSecret`] if the secret is empty.
     pub fn also_webhook_secret(mut self, secret: Secret) -> Result<Self, ConfigError> {
         self.api.accept_webhooks_of(secret)?;
         Ok(self)
@@ -121,8 +121,8 @@ impl ClickSign {
         }
     }
 
-    /// The envelope of this name that an earlier attempt activated. If `clear` is set, its signers are
-    /// notified again, and drafts of this name are deleted.
+    /// Returns the envelope of this name that an earlier attempt activated. If `clear` is true, has its
+    /// signers notified again, and deletes drafts of this name.
     async fn earlier(&self, name: &str, clear: bool) -> Result<Option<Envelope>, ProviderError> {
         for found in self.calls.envelopes(name).await? {
             match found.status() {
@@ -133,8 +133,8 @@ impl ClickSign {
                     }
                     return self.taken(&found).await.map(Some).map_err(in_doubt);
                 }
-                // The envelope ended before this attempt began. Do not send it again: its status brings
-                // the rest.
+                // The envelope ended before this attempt began. Do not send it again: a query of its status
+                // will report the end.
                 EnvelopeStatus::Closed | EnvelopeStatus::Canceled => {
                     return self.taken(&found).await.map(Some);
                 }
@@ -142,7 +142,8 @@ impl ClickSign {
                 {
                     Ok(()) => {}
                     Err(failed) if failed.status == Some(404) => {}
-                    // The draft may have been activated at this moment; the next attempt will see.
+                    // The draft may have been activated at this moment. The next attempt then finds the
+                    // active envelope.
                     Err(failed) => {
                         return Err(ProviderError::Unavailable(failed.error.to_string()));
                     }
@@ -153,14 +154,14 @@ impl ClickSign {
         Ok(None)
     }
 
-    /// An existing envelope, with the id of its document.
+    /// Makes the result for an existing envelope, with the id of its document.
     async fn taken(&self, found: &EnvelopeResource) -> Result<Envelope, ProviderError> {
         let document = self.calls.document_of(&found.id).await?;
         Ok(envelope(&found.id, document))
     }
 
-    /// Has ClickSign notify the signers whose turn it is. ClickSign refuses a second notification within a
-    /// minute, which counts as a success, because the signers were notified.
+    /// Has ClickSign notify the signers whose turn it is. ClickSign rejects a second notification within a
+    /// minute; that counts as a success, because the signers were notified.
     async fn announce(&self, envelope: &str) -> Result<(), ProviderError> {
         match self.calls.notify(envelope).await {
             Ok(()) => Ok(()),
@@ -170,8 +171,8 @@ impl ClickSign {
     }
 }
 
-/// Turns an error after the request to activate an envelope into an unknown outcome: its signers may have
-/// got it.
+/// Turns an error after the request to activate an envelope into an unknown outcome: the signers may have
+/// received the envelope.
 fn in_doubt(error: ProviderError) -> ProviderError {
     match error {
         ProviderError::Unavailable(tech) | ProviderError::TimedOut(tech) => {
@@ -181,19 +182,19 @@ fn in_doubt(error: ProviderError) -> ProviderError {
     }
 }
 
-/// The name of the request's envelope, by which it is found.
+/// The name of the request's envelope, by which a later attempt finds it.
 fn name_of(request: &EnvelopeRequest, document: &Document) -> String {
     let title: String = document.title().chars().take(LONGEST_TITLE).collect();
     format!("{title} [{}]", mark_of(request))
 }
 
-/// An envelope under the id of its document, which webhooks name. Calls of the API also need the envelope's
-/// own id, so the details hold it.
+/// The result for an envelope. It is identified by the id of its document, which webhooks name. API calls
+/// also need the envelope's own id, so the details hold it.
 fn envelope(id: &str, document: String) -> Envelope {
     Envelope::new(document).details(json!({"envelope": id}))
 }
 
-/// ClickSign's own id of the request's envelope.
+/// The id that ClickSign gave the request's envelope.
 fn envelope_of(request: &SignatureRequest) -> Result<&str, ProviderError> {
     let envelope = request.details.get("envelope").and_then(Value::as_str);
     envelope.ok_or_else(|| ProviderError::Refused("the request names no envelope".to_owned()))
@@ -287,7 +288,7 @@ impl SignatureProvider for ClickSign {
         if !failed.is_refusal() {
             return Err(failed.error);
         }
-        // ClickSign refuses to cancel an envelope that has ended, which needs no cancel.
+        // ClickSign rejects a cancel of an envelope that has ended. Such an envelope needs no cancel.
         match self.calls.envelope(envelope).await?.status() {
             EnvelopeStatus::Running | EnvelopeStatus::Unknown => Err(failed.error),
             EnvelopeStatus::Draft | EnvelopeStatus::Closed | EnvelopeStatus::Canceled => Ok(()),

@@ -214,7 +214,7 @@ fn a_webhook_without_the_right_signature_is_refused() {
     refused(&[("content-hmac", &right[..right.len() - 2])], body);
     refused(&[("content-hmac", &format!("{right}00"))], body);
     refused(&[("content-hmac", &signed("other", body))], body);
-    // The header must be the signature, not contain it.
+    // A header that only contains the signature is not accepted.
     refused(&[("content-hmac", &format!("x{right}"))], body);
     refused(&[("content-hmac", &right), ("Content-Hmac", &right)], body);
     refused(&[("x-content-hmac", &right)], body);
@@ -363,7 +363,7 @@ async fn a_retry_sends_no_second_envelope() {
     let running = json!({"data": [found("env-1", "running")]});
     let client = Scripted::default()
         .answer(200, &running)
-        // The signers were notified within the last minute.
+        // ClickSign answers 429 because it notified the signers within the last minute.
         .answer(429, "{}")
         .answer(200, json!({"data": [{"id": "doc-1"}]}));
     let envelope = provider(client.clone())
@@ -372,7 +372,7 @@ async fn a_retry_sends_no_second_envelope() {
         .expect("found");
     assert_eq!(envelope.envelope_id, "doc-1");
     assert_eq!(client.asked().len(), 3);
-    // A search notifies nobody.
+    // `find` notifies no signer.
     let client = Scripted::default()
         .answer(200, &running)
         .answer(200, json!({"data": [{"id": "doc-1"}]}));
@@ -412,7 +412,8 @@ async fn a_retry_deletes_the_draft_of_its_request_and_no_other() {
     let asked = client.asked();
     assert_eq!(asked[1], "DELETE /api/v3/envelopes/draft");
     assert_eq!(asked[2], "POST /api/v3/envelopes");
-    // The draft was activated at this moment; the next attempt finds it active.
+    // The draft becomes active at this moment, so ClickSign refuses to delete it. The next attempt finds it
+    // active.
     let listed = json!({"data": [found("draft", "draft")]});
     let client = Scripted::default().answer(200, listed).answer(422, "{}");
     let refused = provider(client).create(self::asked()).await;

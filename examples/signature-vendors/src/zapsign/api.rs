@@ -12,7 +12,7 @@ use crate::{
     request::{mark_of, turns},
 };
 
-/// The largest number of pages searched for an earlier document.
+/// The largest number of pages that are searched for an earlier document.
 const PAGES: u32 = 5;
 /// The largest number of documents searched, newest first.
 const NEWEST: usize = 100;
@@ -39,7 +39,7 @@ struct Listed {
     deleted: bool,
 }
 
-/// The calls of one account.
+/// The API calls of one ZapSign account.
 pub(super) struct Calls {
     pub(super) api: Api,
     pub(super) lang: String,
@@ -130,7 +130,8 @@ impl Calls {
             for listed in page.results.into_iter().filter(|listed| !listed.deleted) {
                 let may_be = match &listed.external_id {
                     Some(external_id) => *external_id == mark,
-                    // A list may leave the mark out; then the document itself has it.
+                    // A list may leave out the mark. If the name fits, the document itself is read, which has
+                    // the mark.
                     None => listed.name == name,
                 };
                 if !may_be {
@@ -166,7 +167,7 @@ impl Calls {
         if !failed.is_refusal() {
             return Err(failed.error);
         }
-        // ZapSign refuses to withdraw a document that has ended, which needs no withdrawal.
+        // ZapSign rejects a withdrawal of a document that has ended. Such a document needs none.
         match self.document(token).await?.status {
             Status::Pending | Status::Opened | Status::Unknown => Err(failed.error),
             Status::Signed | Status::Refused | Status::Expired => Ok(()),

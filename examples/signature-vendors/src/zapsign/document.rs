@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::moment;
 
-/// A document's state. Most webhooks contain the whole of it, beside the event.
+/// A document's state. Most webhooks contain the whole state, beside the event.
 #[derive(Debug, Deserialize)]
 pub(super) struct DocumentState {
     pub(super) token: String,
@@ -66,11 +66,11 @@ pub(super) enum Status {
 }
 
 impl DocumentState {
-    /// When the document last changed.
+    /// The time of the document's last change.
     fn changed_at(&self) -> Timestamp {
         let moments = [self.deleted_at, self.last_update_at, self.created_at];
         let known = moments.into_iter().flatten().next();
-        // A change without a readable moment has happened by now.
+        // If no time can be read, use the current time: the change has happened by now.
         known.unwrap_or_else(Timestamp::now)
     }
 
@@ -78,8 +78,8 @@ impl DocumentState {
     pub(super) fn facts(&self) -> Vec<SignerFact> {
         let mut facts = Vec::new();
         for signer in self.signers.iter().filter(|it| !it.email.is_empty()) {
-            // A fact without a moment of its own has happened by now. The document's last change is no
-            // substitute, because it may be a later one.
+            // A fact without its own time gets the current time: it has happened by now. The document's last
+            // change is no substitute, because it may be a later change.
             let mut tell = |kind, at: Option<Timestamp>| {
                 let at = at.unwrap_or_else(Timestamp::now);
                 facts.push(SignerFact::new(&signer.email, kind, at));
@@ -105,7 +105,7 @@ impl DocumentState {
                     self.changed_at(),
                 ));
             }
-            // All signers have signed, even if ZapSign meanwhile has another address for one of them.
+            // All signers have signed, even if a signer now has another address at ZapSign.
             Status::Signed => {
                 facts.push(SignerFact::of_all(SignerFactKind::Signed, Timestamp::now()));
             }
@@ -114,8 +114,8 @@ impl DocumentState {
         facts
     }
 
-    /// The refusal of the document. It is a signer's if their status shows it, or if they are the only one who
-    /// has not signed; else it is nobody's.
+    /// The fact that the document was refused. It names a signer if their status shows the refusal, or if
+    /// they are the only signer who has not signed. Otherwise it names no signer.
     fn refusal(&self) -> SignerFact {
         let named = self.signers.iter().find(|it| it.status == Status::Refused);
         let mut open = self.signers.iter().filter(|it| it.status != Status::Signed);
@@ -154,8 +154,8 @@ struct Person {
     email: Option<String>,
 }
 
-/// Parses a webhook whose origin is proven. A webhook from the other environment than `sandbox` names is
-/// ignored: a signature in the sandbox is not a real one.
+/// Parses a webhook. The caller has checked its origin. A webhook about the other environment (`sandbox` or
+/// not) is ignored: a signature in the sandbox is not a real one.
 pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, WebhookError> {
     let malformed = |e: serde_json::Error| WebhookError::Malformed(e.to_string());
     let event: Event = json::read_message(body).map_err(malformed)?;

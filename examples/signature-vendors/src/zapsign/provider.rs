@@ -15,9 +15,9 @@ use crate::{ConfigError, Document, Documents, HttpClient, api::Api, config::ApiC
 
 /// The provider's name in parameters, URLs and stored requests.
 pub const NAME: &str = "zapsign";
-/// The hosts that ZapSign serves documents from, besides the API's own.
+/// The hosts from which ZapSign serves documents, in addition to the API's host.
 const DOWNLOADS: [&str; 3] = ["zapsign.com.br", "zapsign.co", "amazonaws.com"];
-/// The pause between two attempts to get the signed document.
+/// The pause between two requests for the signed document.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// An account at ZapSign.
@@ -52,11 +52,11 @@ impl ZapSignConfig {
     }
 
     /// Also accepts webhooks with another secret. While the secret is being changed at ZapSign, some webhooks
-    /// come with the old one and some with the new one.
+    /// have the old secret and some the new one.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::WebhookSecret`] if it is empty.
+    /// [`ConfigError::WebhookSecret`] if the secret is empty.
     pub fn also_webhook_secret(mut self, secret: Secret) -> Result<Self, ConfigError> {
         self.api.accept_webhooks_of(secret)?;
         Ok(self)
@@ -76,8 +76,8 @@ impl ZapSignConfig {
         self
     }
 
-    /// Sets whether documents are created in ZapSign's sandbox. Webhooks about documents of the other kind
-    /// have no effect. By default it is true if the host begins with `sandbox.`.
+    /// Sets whether documents are created in ZapSign's sandbox. Webhooks about documents of the other
+    /// environment have no effect. The default is true if the host begins with `sandbox.`.
     #[must_use]
     pub fn sandbox(mut self, sandbox: bool) -> Self {
         self.sandbox = sandbox;
@@ -134,7 +134,7 @@ impl ZapSign {
         }
     }
 
-    /// The document that an earlier attempt sent to its signers.
+    /// Finds the document that an earlier attempt sent to its signers.
     async fn earlier(
         &self,
         request: &EnvelopeRequest,
@@ -144,7 +144,7 @@ impl ZapSign {
         Ok(found.map(|found| Envelope::new(found.token)))
     }
 
-    /// The link to the signed document. It is valid for an hour, so it is stored nowhere.
+    /// Waits for the link to the signed document. The link is valid for an hour, so it is not stored.
     async fn signed_file(&self, token: &str) -> Result<String, ProviderError> {
         let give_up_at = tokio::time::Instant::now() + self.patience;
         loop {

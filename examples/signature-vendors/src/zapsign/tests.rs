@@ -132,7 +132,7 @@ fn the_end_of_a_document_is_a_fact_about_all_signers() {
     for (body, kind) in [
         (&fixture!("doc_deleted")[..], SignerFactKind::Canceled),
         (fixture!("doc_expired"), SignerFactKind::Expired),
-        // A signer may have signed with another address than the requested one.
+        // A signer may have signed with another address than the requested one, so this fact names no signer.
         (fixture!("doc_signed_last"), SignerFactKind::Signed),
     ] {
         assert!(kinds(&read(body)).contains(&(None, kind)), "{kind:?}");
@@ -314,7 +314,7 @@ async fn a_retry_sends_no_second_document() {
     let document = json!({"token": TOKEN, "status": "pending", "external_id": mark});
     for listing in [
         json!([{"token": "other", "external_id": "x"}, {"token": TOKEN, "external_id": mark}]),
-        // A list without the marks.
+        // The list leaves out the marks.
         json!([{"token": TOKEN, "name": "contract"}]),
     ] {
         let client = Scripted::default()
@@ -363,7 +363,7 @@ async fn the_status_has_the_same_facts_as_webhooks() {
     let mut facts = provider(client).status(&open()).await.expect("told");
     let mut from_webhook = read(fixture!("doc_signed_last")).facts;
     from_webhook.pop();
-    // The last signature has no moment of its own and gets the time of its report.
+    // The last signature has no time of its own and gets the time at which it was read.
     let [told, reported] = [&mut facts, &mut from_webhook].map(|facts| facts.last_mut());
     told.expect("signed").at = reported.expect("signed").at;
     assert_eq!(facts, from_webhook);

@@ -1,4 +1,4 @@
-//! Approvals: voted on, decided, expired.
+//! What happens to an approval: votes, the decision, and expiry.
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ pub(in super::super) struct Vote<'v> {
     pub(in super::super) received_at: Timestamp,
 }
 
-/// Counts a vote. Returns true if it came in time and is the first of one of the approvers.
+/// Counts a vote. Returns false if the vote came too late, or its sender is no approver or has voted before.
 pub(in super::super) fn voted(
     draft: &mut Draft<'_>,
     vote: Vote<'_>,
@@ -112,7 +112,7 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: &str) -> Result<(), Inv
         let failure = StepFailure::fatal(codes::APPROVAL_REJECTED, text);
         return steps::fail(draft, index, failure, Outcome::Decided);
     }
-    // Leave the pause for the approval, unless the execution has already left it.
+    // End the pause that the approval caused, unless it has ended already.
     if draft.execution().status == Status::Paused
         && let Some(from) = draft.execution().paused_from
     {

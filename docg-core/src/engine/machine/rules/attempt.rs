@@ -1,28 +1,28 @@
 //! The answers of handlers: to a call, to a probe, and after they were told to stop.
 //!
-//! The answer of a handler that was told to stop never ends the execution. A success or a wait counts, and so
-//! does an error by which the handler says that it may run again. After any other error of an effect that is
-//! not safe to repeat, the outcome is unknown and the handler is probed.
+//! If a handler was told to stop, its success or its wait counts as always. Its error never counts as the
+//! step's own failure. If the error leaves the outcome unknown (`view::leaves_doubt`), the handler is probed.
+//! Otherwise the step runs again, has timed out, or ends with its execution.
 
 use std::sync::Arc;
 
 use super::super::{draft::Draft, phases, steps, view};
 use crate::{
-    error::{FailureClass, StepFailure, codes, why_refused},
+    error::{FailureClass, StepFailure, codes},
     i18n::Text,
     observe::LogLevel,
     run::{DeliveryState, Doubt, InvalidTransition, Outcome, Phase, Status, StepState},
     workflow::{Node, Probe, StepOutcome, StopReason, Wait},
 };
 
-/// Applies a handler's result. `told` is why it was told to stop before that.
+/// Applies a handler's result. `told` is the reason if the handler was told to stop before that.
 pub(in super::super) fn finished(
     draft: &mut Draft<'_>,
     index: usize,
     result: Result<StepOutcome, StepFailure>,
     told: Option<StopReason>,
 ) -> Result<(), InvalidTransition> {
-    // Otherwise the result is stale: a waiting step ends by signal, an unknown outcome by probe.
+    // In any other state the result is stale: a waiting step ends by signal, an unknown outcome by probe.
     if !matches!(
         draft.state().steps[index].state,
         StepState::Running | StepState::Resuming
@@ -54,13 +54,19 @@ fn attempt_failed(
     mut failure: StepFailure,
 ) -> Result<(), InvalidTransition> {
     match failure.class {
-        FailureClass::OutcomeUnknown if !view::may_repeat(draft.state(), draft.env, index) => {
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused
+            if !view::may_repeat(draft.state(), draft.env, index) =>
+        {
+            let doubt = match failure.class {
+                FailureClass::AnswerRefused => Doubt::AnswerRefused,
+                _ => Doubt::AttemptFailed,
+            };
             draft.edit_step(index).error = Some(failure.context);
-            steps::doubt(draft, index, Doubt::AttemptFailed, "log-step-probing");
+            steps::doubt(draft, index, doubt, "log-step-probing");
             return Ok(());
         }
         // Retry: the effect is safe to repeat, or the handler stopped without being told to.
-        FailureClass::OutcomeUnknown | FailureClass::Stopped => {
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused | FailureClass::Stopped => {
             failure.class = FailureClass::Retryable;
         }
         FailureClass::Retryable | FailureClass::Review | FailureClass::Final => {}
@@ -77,11 +83,8 @@ fn stopped(
 ) -> Result<(), InvalidTransition> {
     let in_doubt = view::leaves_doubt(draft.state(), draft.env, index, failure.class);
     match reason {
-        // The handler answered, but the answer was rejected: the failure is no timeout.
-        StopReason::Deadline
-            if failure.class == FailureClass::OutcomeUnknown
-                && why_refused(&failure.context.human).is_some() =>
-        {
+        // The handler did answer, and its answer was rejected: that is no timeout.
+        StopReason::Deadline if failure.class == FailureClass::AnswerRefused => {
             attempt_failed(draft, index, failure)
         }
         StopReason::Deadline => {
@@ -102,8 +105,11 @@ fn stopped(
         }
         StopReason::Cancel if in_doubt => {
             let mut error = failure.context;
-            if failure.class == FailureClass::OutcomeUnknown {
-                // Once the probe has answered, the outcome is known.
+            if matches!(
+                failure.class,
+                FailureClass::OutcomeUnknown | FailureClass::AnswerRefused
+            ) {
+                // Do not call the outcome unknown in the error, because the probe may find it out.
                 let tech = error.tech.take();
                 error = steps::canceled(Text::key("error-canceled"));
                 error.tech = tech;
@@ -114,9 +120,9 @@ fn stopped(
         }
         StopReason::Cancel => {
             let error = match failure.class {
-                FailureClass::Stopped | FailureClass::OutcomeUnknown => {
-                    steps::canceled(Text::key("error-canceled"))
-                }
+                FailureClass::Stopped
+                | FailureClass::OutcomeUnknown
+                | FailureClass::AnswerRefused => steps::canceled(Text::key("error-canceled")),
                 _ => failure.context,
             };
             steps::cut_off(draft, index, error);
@@ -147,7 +153,7 @@ fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
     timeout.tech(format!("no result within {limit} ms{said}"))
 }
 
-/// Applies the answer to a probe. `told` is why the handler was told to stop before that.
+/// Applies the answer to a probe. `told` is the reason if the handler was told to stop before that.
 pub(in super::super) fn probed(
     draft: &mut Draft<'_>,
     index: usize,
@@ -165,13 +171,14 @@ pub(in super::super) fn probed(
         }
         Some(StopReason::Shutdown | StopReason::LeaseLost | StopReason::Deadline) | None => {}
     }
-    // After a failed attempt the retry policy decides; a takeover uses up no attempt.
+    // After a failed attempt the retry policy decides whether the step runs again. A takeover uses up no
+    // attempt.
     let failed = draft.state().steps[index].error.clone();
     let failed = failed.filter(|_| doubt != Doubt::LeftOpen);
     let runs_again = failed.is_none() || view::has_attempts_left(draft.state(), index);
     let key = match (&effect, runs_again) {
         (Probe::Unknown, _) => {
-            let failure = outcome_unknown(draft, index, failed.is_some());
+            let failure = outcome_unknown(draft, index, doubt);
             return steps::fail(draft, index, failure, Outcome::Unknown);
         }
         (Probe::Begun(_), true) => "log-step-probed-begun",
@@ -208,7 +215,8 @@ pub(in super::super) fn probed(
         return Ok(());
     }
     draft.edit_step(index).state = StepState::Running;
-    // The step may be open only because its outcome was unknown, so check its condition again.
+    // The step may be open only because its outcome was unknown. Its condition may be false now, so check it
+    // again.
     if matches!(view::is_wanted(draft.state(), index), Ok(false)) {
         phases::rest(draft);
         steps::skip(draft, index, steps::UNWANTED);
@@ -216,28 +224,27 @@ pub(in super::super) fn probed(
     Ok(())
 }
 
-/// The failure that a person must settle. `has_failed` is true if the step's error is of this attempt.
-fn outcome_unknown(draft: &Draft<'_>, index: usize, has_failed: bool) -> StepFailure {
-    let error = draft.state().steps[index].error.clone();
-    let why = error.as_ref().filter(|_| has_failed);
-    let why = why.and_then(|error| why_refused(&error.human)).cloned();
-    let text = match why {
-        Some(ref why) => Text::key("error-answer-not-kept").with_text("why", why.clone()),
-        None => Text::key("error-outcome-unknown"),
-    };
-    let text = text.with("label", &draft.state().steps[index].label);
+/// The failure of a step whose outcome stays unknown. A person must settle it.
+fn outcome_unknown(draft: &Draft<'_>, index: usize, doubt: Doubt) -> StepFailure {
+    let step = &draft.state().steps[index];
+    let label = &step.label;
+    let text = Text::key("error-outcome-unknown").with("label", label);
     let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
-    if let Some(error) = error {
+    if let Some(error) = step.error.clone() {
         failure.context.tech = error.tech;
         // A rejected answer has its own code, which tells the person what to confirm.
-        if why.is_some() {
+        if doubt == Doubt::AnswerRefused {
+            failure.context.human = Text::key("error-answer-not-kept")
+                .with_text("why", error.human)
+                .with("label", label);
             failure.context.code = error.code;
         }
     }
     failure
 }
 
-/// Ends a step under way, because a person ends the execution. `effect` is the known state of its effect.
+/// Ends a step under way, because a person ends the execution. `effect` is what is known of the step's
+/// effect.
 fn settle(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), InvalidTransition> {
     let (node, step) = (draft.node(index), &draft.state().steps[index]);
     let is_of_attempt = step.state == StepState::Probing(Doubt::Canceled);
@@ -252,7 +259,8 @@ fn settle(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), Inva
             }
             return Ok(());
         }
-        // A review cannot turn into a wait for an approval. The request ends with the execution.
+        // The status `needs_review` cannot turn into a wait for an approval. The approval request ends with
+        // the execution.
         Probe::Begun(Wait::Approval(_)) if draft.execution().status == Status::NeedsReview => {
             steps::canceled(effect_done())
         }

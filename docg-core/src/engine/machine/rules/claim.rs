@@ -1,10 +1,11 @@
-//! What a claim says: whether workers died while they held the execution, and what of it can be read.
+//! The facts that a claim reports: whether workers died while they held the execution, and whether all of it
+//! can be read.
 
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::{Claim, Input, Role, draft::Draft, phases, status, steps, view};
+use super::super::{ClaimFacts, Input, Role, draft::Draft, phases, status, steps, view};
 use crate::{
     error::{ErrorContext, codes},
     i18n::Text,
@@ -13,36 +14,40 @@ use crate::{
     run::{InvalidTransition, Status, StepState},
 };
 
-/// The first inputs for a claimed execution, and whether its state had to be reduced to its own row.
-pub(crate) struct Begin {
+/// The inputs with which the driver of a claimed execution begins, and whether the run state was reduced to
+/// the execution's own row.
+pub(crate) struct TakenApart {
     pub(crate) inputs: Vec<Input>,
     pub(crate) is_reduced: bool,
 }
 
-/// Takes the claim apart. `None` if nothing can be done: a part of the execution cannot be read, and only a
-/// cancel works without that part.
-pub(crate) fn begin(claimed: &mut Claimed) -> Option<Begin> {
+/// Turns a claim into inputs. `None` if a part of the execution cannot be read and no cancel is in the inbox,
+/// since only a cancel works without that part.
+pub(crate) fn take_apart(claimed: &mut Claimed) -> Option<TakenApart> {
     let mut signals = std::mem::take(&mut claimed.signals);
     let cancels = |kind: &SignalKind| matches!(kind, SignalKind::Cancel { .. });
-    // If workers died even while parking it, a cancel touches only its own row, as if it were unreadable.
+    // After `MAX_TAKEOVERS` deaths a worker parks the execution. If more workers died, even parking killed
+    // them. A cancel then touches only the execution's own row, as if the rest were unreadable.
     let killed_its_parkers = claimed.takeovers > MAX_TAKEOVERS;
     let is_reduced = claimed.unreadable
         || killed_its_parkers && signals.iter().any(|signal| cancels(&signal.kind));
-    let mut inputs = Vec::with_capacity(signals.len() + 1);
     if is_reduced {
         reduce(&mut claimed.state);
         signals.retain(|signal| cancels(&signal.kind));
         if signals.is_empty() {
             return None;
         }
-    } else {
-        inputs.push(Input::Claimed(Claim {
-            taken_over: claimed.taken_over,
-            takeovers: claimed.takeovers,
-        }));
     }
-    inputs.extend(signals.into_iter().map(Input::Signal));
-    Some(Begin { inputs, is_reduced })
+    let facts = Input::Claimed(ClaimFacts {
+        taken_over: claimed.taken_over,
+        takeovers: claimed.takeovers,
+        unreadable: claimed.unreadable,
+    });
+    let signals = signals.into_iter().map(Input::Signal);
+    Some(TakenApart {
+        inputs: [facts].into_iter().chain(signals).collect(),
+        is_reduced,
+    })
 }
 
 /// Reduces a run state to the execution's own row.
@@ -57,21 +62,25 @@ fn reduce(state: &mut RunState) {
 /// Applies the facts of the claim. Only a worker goes on with a step that an earlier worker left open.
 pub(in super::super) fn claimed(
     draft: &mut Draft<'_>,
-    claim: Claim,
+    facts: ClaimFacts,
 ) -> Result<(), InvalidTransition> {
-    if draft.execution().status.is_terminal() {
+    draft.is_unreadable = facts.unreadable;
+    if draft.execution().status.is_terminal() || draft.is_reduced() {
         return Ok(());
     }
-    if claim.takeovers >= MAX_TAKEOVERS {
+    if facts.takeovers >= MAX_TAKEOVERS {
         return park(draft);
     }
     let Some(index) = view::open_step(draft.state()) else {
         return Ok(());
     };
     let is_abandoned = match draft.state().steps[index].state {
+        // A worker never releases its lease and leaves a running step. If the lease was released all the
+        // same, its holder only applied signals, after the step's worker had died.
         StepState::Running => true,
-        // Such a step may have been left in good order, before anything began.
-        _ => claim.taken_over,
+        // A holder may have released its lease in good order, with a step that is to be resumed or probed and
+        // before it called the handler.
+        _ => facts.taken_over,
     };
     if draft.role == Role::Worker && is_abandoned {
         take_over(draft, index)?;
@@ -82,7 +91,8 @@ pub(in super::super) fn claimed(
 /// Goes on with a step whose worker died.
 fn take_over(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransition> {
     if draft.execution().status == Status::Paused {
-        // The handler continued during the pause. The rest of the step begins when the pause ends.
+        // The handler went on during the pause, so its phase counted work time. The step goes on when the
+        // pause ends.
         phases::rest(draft);
     }
     let step = draft.edit_step(index);
@@ -99,7 +109,7 @@ fn take_over(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransitio
     Ok(())
 }
 
-/// Parks the execution, because it may itself be what kills its workers. Nothing that its tenant wrote is
+/// Parks the execution, because it may itself be what kills its workers. None of its expressions is
 /// evaluated. A step under way fails; if its effect may have begun, the outcome is unknown.
 fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     draft.is_interrupted = true;

@@ -1,4 +1,4 @@
-//! Warns of steps whose inputs a repair has changed. A step that is done keeps its output.
+//! Warns of successful steps whose inputs a person's repair has changed. Such a step keeps its output.
 
 use std::collections::HashSet;
 

@@ -16,10 +16,11 @@ use crate::{
     workflow::validate::MAX_PAUSE_MS,
 };
 
-/// The first pause after the provider did not answer; it doubles up to the usual one.
+/// The pause after the provider first failed to answer, in milliseconds. With each further failure it
+/// doubles, up to the usual pause.
 const FIRST_PAUSE_MS: u64 = 60_000;
 
-/// The question or reminder that is due, instead of a rest.
+/// Replaces a rest with the question or the reminder that is due, if one is.
 pub(in super::super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
     if !matches!(next, Next::Rest) || draft.role != Role::Worker {
         return next;
@@ -42,7 +43,7 @@ pub(in super::super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
     if paused || !due(remind_at) {
         return next;
     }
-    // Record the reminder before it is sent: a crash then loses one, and sends none twice.
+    // Record the reminder before it is sent. A crash in between loses the reminder, but never sends it twice.
     change(draft, |follow_up| {
         follow_up.remind_at = remind_every_ms.map(|millis| now.plus_millis(millis));
     });

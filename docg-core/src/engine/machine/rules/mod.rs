@@ -1,5 +1,5 @@
-//! One file for each kind of input. They change the draft by `steps`, `requests`, `status` and `end`; none
-//! uses another.
+//! The rules, one file for each kind of input. They change the draft through `steps`, `requests`, `status`
+//! and `end`, and do not use one another; `earlier_data` is a part of `preflight`.
 
 pub(super) mod approval;
 pub(super) mod attempt;

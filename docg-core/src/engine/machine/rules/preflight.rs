@@ -26,8 +26,8 @@ pub(in super::super) fn finished(
     mut issues: Vec<Issue>,
     started_at: Timestamp,
 ) -> Result<(), InvalidTransition> {
-    // If a signal ended or paused the run meanwhile, drop the result. Preflight runs again when the run goes
-    // on.
+    // If a signal ended or paused the execution meanwhile, drop the result. Preflight runs again when the
+    // execution goes on.
     let now = draft.now;
     let execution = draft.execution();
     let rests = execution.status.is_terminal()
@@ -41,12 +41,12 @@ pub(in super::super) fn finished(
     let outdated = earlier_data::warnings(draft);
     earlier_data::log_new(draft, &outdated);
     issues.extend(outdated);
-    // Hide the secrets that the application named, besides those that the checks know.
+    // Hide the secrets that the application named, besides those that the checks have hidden already.
     let issues = issues.into_iter();
     let issues = issues.map(|issue| issue.printable(draft.env.redaction));
     let summary = Arc::new(PreflightSummary::new(issues.collect(), now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
-    // Use the time of records, which does not go back when the clock is set back.
+    // The time of records does not go back when the clock is set back, so neither may the start.
     let started_at = started_at.max(draft.execution().updated_at);
     let times = phases::times_of(draft, Phase::Preflight, started_at);
     times.duration_ms = lengthened(times.duration_ms, now.millis_since(started_at));

@@ -1,4 +1,4 @@
-//! A person lets the execution go on.
+//! Applies a person's resume of an execution.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     run::{InvalidTransition, Outcome, Status, StepState},
 };
 
-/// Applies a resume. Returns false if it does not fit the state.
+/// Applies a person's resume. Returns false if the resume does not fit the execution's state.
 pub(in super::super) fn apply(
     draft: &mut Draft<'_>,
     actor: &Actor,
@@ -28,7 +28,7 @@ pub(in super::super) fn apply(
     if draft.is_interrupted || !allows(draft.execution(), Command::Resume) {
         return Ok(false);
     }
-    if request.approved == Some(false) {
+    if request.rejects() {
         return reject(draft, actor.clone());
     }
     // If the outcome is unknown, the person must settle it, because going on could repeat the effect. If the
@@ -66,6 +66,7 @@ pub(in super::super) fn apply(
             requests::await_signatures(draft);
             phases::work_again(draft);
         }
+        // `ready`: the person confirms the delivery.
         _ => {
             draft.edit().delivery_confirmed = true;
             draft.edit().preflight_due |= changed;
@@ -89,7 +90,7 @@ fn reject(draft: &mut Draft<'_>, actor: Actor) -> Result<bool, InvalidTransition
     Ok(true)
 }
 
-/// How the step failed that a person reviews, if the review is about a step.
+/// The outcome of the failed step that a person reviews; `None` if the review is about no step.
 fn failed_step(draft: &Draft<'_>) -> Option<Outcome> {
     let index = view::current(draft.state())?;
     match draft.state().steps[index].state {

@@ -1,8 +1,9 @@
-//! Calls of people, as they come from the inbox. A signal that no longer applies is recorded as ignored.
+//! Signals from the inbox: a person's pause and cancel, and what all signals have in common.
 
 use serde_json::json;
 
 use super::super::{
+    Arrived,
     commands::{Command, allows},
     draft::Draft,
     end, status,
@@ -15,35 +16,41 @@ use crate::{
     run::{InvalidTransition, Status, WaitKind},
 };
 
-/// True if one of the signals ends the execution on a person's behalf: a cancel, or a resume that rejects it.
-/// A signal that was sent on a version counts only as the first on that version.
-pub(crate) fn end_execution<'s>(
+/// Marks signals that were just read from the inbox as expected or not. A signal that was sent for a version
+/// is expected if it is the first in the inbox and the execution has that version.
+pub(in super::super) fn arrived(
     state: &RunState,
-    signals: impl IntoIterator<Item = &'s Signal>,
-) -> bool {
-    let ends = |(place, signal): (usize, &Signal)| {
-        let call = match &signal.kind {
-            SignalKind::Cancel { .. } => Command::Cancel,
-            SignalKind::Resume(how) if how.approved == Some(false) => Command::Resume,
-            _ => return false,
-        };
-        let version = state.execution.version;
-        let is_expected = signal
-            .if_version
-            .is_none_or(|it| place == 0 && it == version);
-        is_expected && allows(&state.execution, call)
-    };
-    signals.into_iter().enumerate().any(ends)
+    signals: impl IntoIterator<Item = Signal>,
+) -> impl Iterator<Item = Arrived> {
+    let version = state.execution.version;
+    let signals = signals.into_iter().enumerate();
+    signals.map(move |(place, signal)| {
+        let for_version = signal.if_version;
+        let is_expected = for_version.is_none_or(|it| place == 0 && it == version);
+        Arrived {
+            signal,
+            is_expected,
+        }
+    })
 }
 
-/// True if the signal was sent on no version, or on that at which the decision began. Of several signals that
-/// were sent on the same version, only the first applies.
-pub(in super::super) fn is_expected(draft: &Draft<'_>, signal: &Signal) -> bool {
-    let is_first = draft.records().settled.is_empty();
-    let version = draft.execution().version;
-    signal
-        .if_version
-        .is_none_or(|expected| is_first && expected == version)
+/// True if one of the signals, read from the inbox in this state, ends the execution on a person's behalf.
+pub(crate) fn ends(state: &RunState, signals: &[Signal]) -> bool {
+    let arrived: Vec<_> = arrived(state, signals.iter().cloned()).collect();
+    ended_by_person(state, &arrived)
+}
+
+/// True if one of the signals ends the execution on a person's behalf: a cancel, or a resume that rejects the
+/// execution.
+pub(in super::super) fn ended_by_person(state: &RunState, signals: &[Arrived]) -> bool {
+    signals.iter().any(|arrived| {
+        let command = match &arrived.signal.kind {
+            SignalKind::Cancel { .. } => Command::Cancel,
+            SignalKind::Resume(how) if how.rejects() => Command::Resume,
+            _ => return false,
+        };
+        arrived.is_expected && allows(&state.execution, command)
+    })
 }
 
 fn name_of(kind: &SignalKind) -> &'static str {

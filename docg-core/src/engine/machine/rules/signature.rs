@@ -1,4 +1,4 @@
-//! Signature requests: reported on, completed, declined, expired.
+//! What happens to a signature request: reports, completion, refusal and expiry.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Merges a provider's report; returns true if its request is still open.
+/// Merges a provider's report. Returns false if the request that it is about is no longer open.
 pub(in super::super) fn reported(
     draft: &mut Draft<'_>,
     id: SignatureRequestId,
@@ -36,7 +36,7 @@ pub(in super::super) fn reported(
     let is_repeat = request == *before;
     warn_of_unconfirmed(draft, facts);
     if is_repeat {
-        // A repeat counts as applied and changes nothing.
+        // A report of known facts counts as applied and changes nothing.
         return Ok(true);
     }
     *draft.edit_signature() = Some(request);
@@ -193,7 +193,7 @@ fn close(
     }
 }
 
-/// A text with the reason, if one was given.
+/// The text `with` and the reason, or the text `without` if there is no reason.
 fn why(without: &'static str, with: &'static str, reason: Option<&str>) -> Text {
     match reason {
         Some(reason) => Text::key(with).with("reason", reason),
@@ -226,7 +226,7 @@ fn declined_by_somebody(
     )
 }
 
-/// Ends a request that was not signed in time, as `actor` has found.
+/// Ends a request that was not signed in time. `actor` is the one who found that out.
 pub(in super::super) fn expired(
     draft: &mut Draft<'_>,
     actor: Actor,

@@ -1,4 +1,4 @@
-//! A clock that was set back: records never go back, but timers follow the clock.
+//! The clock is set back while an execution is under way: records never go back, but timers follow the clock.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Signals that were sent on a version, and changes to a run that waits for people.
+//! Signals that were sent for a version of the execution, and changes while the execution waits for people.
 
 use serde_json::{Value, json};
 

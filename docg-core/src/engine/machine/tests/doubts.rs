@@ -1,4 +1,5 @@
-//! Unknown outcomes: probed, picked up, or settled by a person.
+//! Steps whose outcome is unknown: the handler is probed, a request is picked up, or a person settles the
+//! outcome.
 
 use serde_json::json;
 
@@ -20,7 +21,7 @@ fn at_sign() -> World {
     world
 }
 
-/// The request of an attempt whose answer was lost.
+/// The answer of a probe: the attempt whose answer was lost has requested a signature.
 fn begun() -> Probe {
     let signers = [NewSigner::new("one@example.com")];
     let request = NewSignatureRequest::new("desk", "envelope", signers);
@@ -103,7 +104,7 @@ fn what_may_be_repeated_is_never_in_doubt() {
     }
 }
 
-/// A run after `times` takeovers of its effect's step.
+/// An execution whose step `send` was taken over `times` times.
 fn after_takeovers(times: u32) -> World {
     let mut world = World::new(Options::default());
     world.run_to("send");
@@ -171,7 +172,7 @@ fn what_is_known_cannot_be_declared_otherwise() {
     world.send(SignalKind::Pause { reason: None });
     world.send(resume(Some(Settlement::RunAgain)));
     assert_eq!(world.status(), Status::Paused);
-    // The step's own handler reports that it is done; no person has to confirm it.
+    // The handler itself reports that the step is done, so no person has to confirm it.
     world.send(resume(None));
     world.finish_step(Ok(StepOutcome::Done(json!({}))));
     assert_eq!(world.state.steps[3].status(), StepStatus::Success);

@@ -1,4 +1,5 @@
-//! An open signature request: its provider is asked, its signers are reminded, and it is given up.
+//! An open signature request: the engine asks its provider, has its signers reminded, and gives the request
+//! up.
 
 use serde_json::json;
 
@@ -22,7 +23,7 @@ const HOUR: u64 = 3_600_000;
 const ONE: &str = "one@example.com";
 const TWO: &str = "two@example.com";
 
-/// A run that waits for two signatures.
+/// An execution that waits for two signatures. `change` adapts the request.
 fn waiting(change: impl FnOnce(NewSignatureRequest, Timestamp) -> NewSignatureRequest) -> World {
     let mut world = World::new(Options::default());
     world.run_to("sign");
@@ -39,7 +40,7 @@ fn at(world: &mut World, moment: Timestamp) {
     world.apply(Vec::new());
 }
 
-/// Moves the clock to the time at which the run needs a worker.
+/// Moves the clock to the time at which the execution needs a worker.
 fn wake(world: &mut World) {
     let moment = world.execution().wake_at.expect("it wakes");
     at(world, moment);

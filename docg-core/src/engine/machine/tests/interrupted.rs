@@ -1,4 +1,4 @@
-//! Executions whose workers died too often are parked in every state, and nothing of them is evaluated.
+//! Executions whose workers died too often: they are parked in every state, and nothing in them is evaluated.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ fn signatures() -> Wait {
     Wait::Signatures(NewSignatureRequest::new("builtin", "envelope", signers))
 }
 
-/// A run in each state in which workers may die, with the state's name.
+/// An execution in each state in which workers may die, with the state's name.
 fn everywhere() -> Vec<(&'static str, World)> {
     let at = |node: &str| {
         let mut world = World::new(Options::default());
@@ -97,7 +97,7 @@ fn whatever_its_workers_died_at_it_can_be_canceled_before_and_after() {
                 world.apply(vec![interrupted(), cancel]);
             }
             assert_eq!(world.status(), Status::Canceled, "{place}, {after}");
-            // A handler may be what killed them.
+            // No handler is probed, because a handler may be what killed the workers.
             assert_eq!(world.probes_to_end, 0, "{place}, {after}");
             assert!(matches!(world.next, Next::Done));
         }
@@ -151,7 +151,7 @@ fn a_resume_that_its_workers_died_of_is_recorded_as_ignored() {
     }
 }
 
-/// A run that waits for an approval, with the vote that ends the wait.
+/// An execution that waits for an approval, with the vote that ends the wait.
 fn asking() -> (World, SignalKind) {
     let node = json!({"id": "ask", "type": "approval", "phase": "save"});
     let mut world = World::new(Options {

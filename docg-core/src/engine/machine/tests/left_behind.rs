@@ -1,4 +1,4 @@
-//! Steps that failed while the run continued, and failures that the run must not continue past.
+//! Failed steps past which the execution went on (`on_error: continue`), and failures past which it must not.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A run whose first step failed and was passed over; the second step is under way.
+/// An execution that went on past its failed first step. Its second step is under way.
 fn left_behind() -> World {
     let nodes = json!([
         {"id": "save", "type": "save", "on_error": "continue"},
@@ -69,7 +69,8 @@ fn a_repair_does_not_hide_a_step_that_was_left_behind() {
     assert_eq!(code(&world), "storage_full");
 }
 
-/// A run whose first step waits; if it failed, the run would continue.
+/// An execution whose first step, `node`, waits for people. If that step failed by itself, the execution
+/// would go on.
 fn waiting(node: Value, wait: Wait) -> World {
     let nodes = json!([node, {"id": "send", "type": "send"}]);
     let mut world = World::new(Options {

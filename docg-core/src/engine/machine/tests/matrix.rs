@@ -1,4 +1,4 @@
-//! Every status meets every input. [`World`] checks the table after each.
+//! Every input is applied in every status. After each input, [`World`] checks the transition table.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A run in every status; in some statuses, several runs.
+/// An execution in every status, several for some statuses, each with a name.
 fn worlds() -> Vec<(&'static str, World)> {
     let at = |node: &str| {
         let mut world = World::new(Options::default());
@@ -136,7 +136,7 @@ fn worlds() -> Vec<(&'static str, World)> {
     worlds
 }
 
-/// Every kind of input, as it could arrive in any status.
+/// One input of every kind, as it could arrive in any status.
 fn inputs(world: &mut World) -> Vec<Vec<Input>> {
     let index = world.open_index().unwrap_or(0);
     let finished = |result| Input::StepFinished {

@@ -1,4 +1,4 @@
-//! Tests of the pure core: no runtime, no mock, no clock.
+//! Tests of the machine. They need no runtime, no mock and no clock.
 
 mod clock;
 mod conditions;

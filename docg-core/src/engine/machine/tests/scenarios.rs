@@ -43,7 +43,8 @@ fn fact(world: &World, email: &str, kind: SignerFactKind) -> SignalKind {
     }
 }
 
-/// Every place that keeps a handler's free JSON or text gets a secret here; none may show it.
+/// A handler leaves a secret in every place that keeps its free JSON or text. No such place may show the
+/// secret.
 #[test]
 fn nothing_that_a_handler_leaves_shows_a_secret_or_is_endless() {
     let mut world = World::new(Options::default());

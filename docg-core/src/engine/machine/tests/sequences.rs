@@ -1,4 +1,4 @@
-//! Random sequences of all inputs. [`World`] checks the invariants after each.
+//! Random sequences of all inputs. [`World`] checks the invariants after each input.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -20,12 +20,12 @@ use crate::{
 
 #[derive(Debug, Clone)]
 enum Move {
-    /// The work that is due ends, in one of several ways.
+    /// The driver's next action ends. The number picks one of several answers.
     Work(u8),
     Pause,
     Resume(u8),
-    /// A person cancels: while the handler is at work, which then answers in one of several ways, or between
-    /// two commands.
+    /// A person cancels the execution. With a number, the handler is at work, and the number picks the answer
+    /// that the handler gives when it is told to stop.
     Cancel(Option<u8>),
     Facts(u8),
     Vote(bool),
@@ -93,9 +93,8 @@ fn play(world: &mut World, step: Move) {
                     let Next::Stop { signals } = &mut world.next else {
                         panic!("{:?}", world.next)
                     };
-                    let signals = std::mem::take(signals).into_iter().map(Input::Signal);
-                    let inputs = [told_to_cancel(answer)].into_iter().chain(signals);
-                    world.apply(inputs.collect());
+                    let signals = Input::Arrived(std::mem::take(signals));
+                    world.apply(vec![told_to_cancel(answer), signals]);
                     assert_eq!(world.status(), Status::Canceled);
                 }
                 _ => world.apply(vec![cancel]),
@@ -191,7 +190,7 @@ fn play(world: &mut World, step: Move) {
     }
 }
 
-/// The same answer, of a handler that was told to stop because of a cancel.
+/// Turns an answer into that of a handler that was told to stop because of a cancel.
 fn told_to_cancel(mut answer: Input) -> Input {
     if let Input::StepFinished { told, .. } | Input::Probed { told, .. } = &mut answer {
         *told = Some(StopReason::Cancel);
@@ -205,7 +204,7 @@ fn work(world: &mut World, how: u8) {
     world.apply(input.into_iter().collect());
 }
 
-/// What comes of the thing that is due, in one of several ways.
+/// The input that answers the driver's next action. `how` picks one of several answers.
 fn answer(world: &World, how: u8) -> Option<Input> {
     let notes = Notes::default;
     Some(match (&world.next, how) {
@@ -280,7 +279,7 @@ fn answer(world: &World, how: u8) -> Option<Input> {
         }),
         (Next::Remind, 0) => Input::Reminded(Err(ProviderError::Refused("no".to_owned()))),
         (Next::Remind, _) => Input::Reminded(Ok(())),
-        (Next::Rest | Next::Done | Next::Stop { .. } | Next::ProbeToEnd { .. }, _) => return None,
+        (_, _) => return None,
     })
 }
 
@@ -301,7 +300,7 @@ proptest! {
         for step in steps {
             play(&mut world, step);
         }
-        // Once faults stop, the run reaches a waiting or a terminal status.
+        // Once faults stop, the execution waits for people or ends.
         world.run_well();
         let rests = world.status().is_terminal() || world.waits_for_people();
         prop_assert!(rests, "{:#?}", world.execution());

@@ -1,6 +1,6 @@
-//! The answers of a handler that was told to stop: every answer, for every reason, in every kind of step and
-//! place, for every `on_error` and number of attempts left. Loops make the cells; the rule for the expected
-//! result is written here once more, as short as it is.
+//! Handlers that were told to stop: every answer, for every reason, kind of step, place of the step,
+//! `on_error` and number of attempts left. Loops make these cases, called cells. The expected results come
+//! from a second copy of the rule, written here as short as it is.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::world::{Options, World, taken_over};
 use crate::{
     approval::Decision,
-    engine::machine::{Input, Next, Notes, Role},
+    engine::machine::{Attendance, Input, Next, Notes, Role},
     error::{StepFailure, codes},
     i18n::Locale,
     ports::{ResumeSignal, Settlement, SignalKind},
@@ -20,7 +20,7 @@ use crate::{
 
 const SOMEBODY: &str = "somebody@example.com";
 
-/// The kind of the step, and how far it has come.
+/// The kind of the step. `Signed` and `Approved` go on after their wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Compute,
@@ -167,7 +167,7 @@ fn cells() -> Vec<Cell> {
 }
 
 impl Cell {
-    /// A run whose step is under way.
+    /// An execution whose step is under way.
     fn world(&self) -> World {
         let (node_type, phase) = self.kind.node_type();
         let mut node = json!({
@@ -212,7 +212,7 @@ impl Cell {
         let is_doubtful = match self.answer {
             Answer::Unknown => true,
             Answer::Review | Answer::Final => !self.kind.follows_wait(),
-            // The handler says that it may run again.
+            // By these errors the handler itself allows another run.
             Answer::Stopped | Answer::Retryable => false,
             Answer::Done | Answer::Wait => false,
         };
@@ -241,7 +241,7 @@ fn step(world: &World) -> &Step {
     &world.state.steps[0]
 }
 
-/// The part of the run and its step that a reader sees.
+/// The part of the execution and its step that a reader sees.
 fn seen(world: &World) -> impl PartialEq + fmt::Debug + use<> {
     let (execution, step) = (world.execution(), step(world));
     let code = step.error.as_ref().map(|error| error.code.clone());
@@ -348,6 +348,32 @@ fn a_cancel_for_a_version_counts_although_a_probe_comes_first() {
 }
 
 #[test]
+fn a_step_that_has_started_and_is_not_yet_called_is_called_in_spite_of_a_pause_and_after_a_shutdown()
+ {
+    for kind in [Kind::Compute, Kind::Repeatable, Kind::Effect] {
+        let cell = Cell {
+            kind,
+            answer: Answer::Done,
+            on_error: "fail",
+            attempts: 1,
+            place: Place::First,
+        };
+        let mut world = cell.world();
+        let pause = world.signal(SignalKind::Pause { reason: None });
+        world.decide(vec![pause], Role::Worker, Attendance::NotBegun);
+        assert_eq!(world.status(), Status::Paused, "{cell}");
+        assert!(matches!(world.next, Next::Run { index: 0, .. }), "{cell}");
+        let mut world = cell.world();
+        world.decide(Vec::new(), Role::SignalApplier, Attendance::NotBegun);
+        assert!(matches!(world.next, Next::Rest), "{cell}");
+        assert_eq!(step(&world).state, StepState::Pending, "{cell}");
+        world.apply(Vec::new());
+        assert!(matches!(world.next, Next::Run { index: 0, .. }), "{cell}");
+        assert_eq!(step(&world).attempt, 1, "{cell}");
+    }
+}
+
+#[test]
 fn a_rejection_wins_over_whatever_the_handler_answers() {
     for cell in cells().into_iter().filter(|it| it.place == Place::Paused) {
         let mut world = cell.world();
@@ -355,7 +381,7 @@ fn a_rejection_wins_over_whatever_the_handler_answers() {
         rejected.approved = Some(false);
         let rejected = world.signal(SignalKind::Resume(rejected));
         let answer = cell.finished(Some(StopReason::Cancel));
-        // A resume cannot end the pause for an approval.
+        // A resume that rejects the execution cannot end the pause for an approval.
         if cell.answer == Answer::Wait && cell.kind.node_type().1 != Phase::Signature {
             continue;
         }
@@ -426,7 +452,7 @@ fn whoever_takes_over_after_a_lost_lease_asks_about_an_effect_and_repeats_the_re
         if cell.place == Place::Paused {
             continue;
         }
-        // Nothing of the answer has reached the store.
+        // The worker lost its lease, so nothing of the handler's answer has reached the store.
         let mut world = cell.world();
         world.apply(vec![taken_over()]);
         let is_asked = matches!(world.next, Next::Probe { index: 0, .. });
@@ -486,7 +512,7 @@ fn probed(effect: Probe, told: Option<StopReason>) -> Input {
     }
 }
 
-/// Runs whose handler is probed: after a takeover, after a failure, and after a stop.
+/// Executions whose handler is probed: after a takeover, after a failure, and after a stop.
 fn asked(kind: Kind) -> Vec<World> {
     let cell = |answer| Cell {
         kind,

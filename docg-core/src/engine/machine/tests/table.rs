@@ -1,4 +1,4 @@
-//! The tables of `docs/state-machine.md`, made by the machine itself.
+//! Makes the tables of `docs/state-machine.md` with the machine itself, and compares them with that page.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::world::{Options, World, taken_over};
 use crate::{
     engine::machine::{Attendance, Input, Next, Notes, Role},
-    error::StepFailure,
+    error::{FailureClass, StepFailure},
     ports::SignalKind,
     run::{Doubt, Status, StepState},
     signature::{NewSignatureRequest, NewSigner, SignerFact},
@@ -52,6 +52,21 @@ fn unknown() -> StepFailure {
     StepFailure::outcome_unknown("lost", "Lost.")
 }
 
+/// The driver's report of a call without an answer. If the call began an effect that is not safe to repeat,
+/// the outcome is unknown; else the failure is `otherwise`.
+fn cut_off(world: &World, otherwise: StepFailure) -> StepFailure {
+    let begins = world.state.steps[0].state == StepState::Running;
+    if begins && &*world.state.steps[0].node_type == "sign" {
+        unknown()
+    } else {
+        otherwise
+    }
+}
+
+fn unanswered(world: &World, told: StopReason) -> Input {
+    finished(Err(cut_off(world, StepFailure::stopped())), Some(told))
+}
+
 fn waiting() -> World {
     let mut world = at("sign");
     world.apply(vec![finished(Ok(StepOutcome::Wait(wait())), None)]);
@@ -74,9 +89,14 @@ fn probing(doubt: Doubt) -> World {
     match doubt {
         Doubt::LeftOpen => world.apply(vec![taken_over()]),
         Doubt::AttemptFailed => world.apply(vec![finished(Err(unknown()), None)]),
-        // The driver has asked for a decision, and has not probed yet.
+        Doubt::AnswerRefused => {
+            let mut failure = unknown();
+            failure.class = FailureClass::AnswerRefused;
+            world.apply(vec![finished(Err(failure), None)]);
+        }
+        // The driver has stopped the handler without an answer, and has not probed yet.
         Doubt::Canceled => {
-            let answer = finished(Err(unknown()), Some(StopReason::Cancel));
+            let answer = unanswered(&world, StopReason::Cancel);
             let cancel = world.signal(SignalKind::Cancel { reason: None });
             world.decide(vec![answer, cancel], Role::Worker, Attendance::Nobody);
         }
@@ -98,27 +118,27 @@ fn name(state: StepState) -> String {
     name.to_owned()
 }
 
-/// What has become of the step, and of the execution where a person or the end is concerned.
+/// A cell of the tables: the state of the step, and the execution's status if a person must act or the
+/// execution failed or was canceled.
 fn result(world: &World) -> String {
     let step = &world.state.steps[0];
     let mut text = name(step.state);
     if step.state == StepState::Pending && step.error.is_some() {
         text += ", retry";
     }
-    match world.status() {
-        status @ (Status::NeedsReview | Status::Failed | Status::Canceled) => {
-            let _ = write!(text, "; `{status}`");
-        }
-        _ => {}
+    let told = [Status::NeedsReview, Status::Failed, Status::Canceled];
+    if told.contains(&world.status()) {
+        let _ = write!(text, "; `{}`", world.status());
     }
     text
 }
 
-fn table(
-    head: &str,
-    columns: &[(&str, fn(&mut World))],
-    rows: &[(&str, &dyn Fn() -> World)],
-) -> String {
+/// A column's head, and the input that it stands for.
+type Column = (&'static str, fn(&mut World));
+/// A row's head, and an execution whose step is in its state.
+type Row<'r> = (&'r str, &'r dyn Fn() -> World);
+
+fn table(head: &str, columns: &[Column], rows: &[Row<'_>]) -> String {
     let mut table = format!("| {head} |");
     for (column, _) in columns {
         let _ = write!(table, " {column} |");
@@ -167,8 +187,13 @@ fn answers() -> String {
                 let failure = StepFailure::fatal("impossible", "Impossible.");
                 world.apply(vec![finished(Err(failure), None)]);
             }),
-            ("outcome unknown, panic", |world| {
+            ("outcome unknown", |world| {
                 world.apply(vec![finished(Err(unknown()), None)]);
+            }),
+            ("panic", |world| {
+                let panicked = StepFailure::fatal("handler_panicked", "Panicked.");
+                let failure = cut_off(world, panicked);
+                world.apply(vec![finished(Err(failure), None)]);
             }),
         ],
         &[
@@ -190,11 +215,15 @@ fn interruptions() -> String {
                 world.apply_as(vec![answer], Role::SignalApplier);
             }),
             ("shutdown, no answer", |world| {
-                let answer = finished(Err(unknown()), Some(StopReason::Shutdown));
+                let answer = unanswered(world, StopReason::Shutdown);
                 world.apply_as(vec![answer], Role::SignalApplier);
             }),
+            ("deadline, handler stopped", |world| {
+                let told = Some(StopReason::Deadline);
+                world.apply(vec![finished(Err(StepFailure::stopped()), told)]);
+            }),
             ("deadline, no answer", |world| {
-                let answer = finished(Err(unknown()), Some(StopReason::Deadline));
+                let answer = unanswered(world, StopReason::Deadline);
                 world.apply(vec![answer]);
             }),
             ("cancel, handler stopped", |world| {
@@ -204,7 +233,7 @@ fn interruptions() -> String {
             }),
             ("cancel, no answer", |world| {
                 let cancel = world.signal(SignalKind::Cancel { reason: None });
-                let answer = finished(Err(unknown()), Some(StopReason::Cancel));
+                let answer = unanswered(world, StopReason::Cancel);
                 world.decide(vec![answer, cancel], Role::Worker, Attendance::Nobody);
             }),
         ],
@@ -220,14 +249,14 @@ fn interruptions() -> String {
 fn probes() -> String {
     fn answer(world: &mut World, effect: Probe) {
         if let Next::ProbeToEnd { signals, .. } = &mut world.next {
-            let signals = std::mem::take(signals).into_iter().map(Input::Signal);
+            let signals = Input::Arrived(std::mem::take(signals));
             let answer = Input::Probed {
                 index: 0,
                 effect,
                 notes: Notes::default(),
                 told: Some(StopReason::Cancel),
             };
-            world.apply([answer].into_iter().chain(signals).collect());
+            world.apply(vec![answer, signals]);
         } else {
             world.apply(vec![probed(effect)]);
         }
@@ -243,6 +272,7 @@ fn probes() -> String {
         &[
             ("its worker died", &|| probing(Doubt::LeftOpen)),
             ("the attempt failed", &|| probing(Doubt::AttemptFailed)),
+            ("its answer was refused", &|| probing(Doubt::AnswerRefused)),
             ("the execution is canceled", &|| probing(Doubt::Canceled)),
         ],
     )

@@ -1,4 +1,4 @@
-//! Time that counts as work, and time that counts as waiting.
+//! Time in phases and steps that counts as work, and time that counts as waiting.
 
 use serde_json::json;
 
@@ -139,7 +139,7 @@ fn a_step_that_is_done_did_not_take_the_review_of_what_comes_next() {
     let mut world = World::new(Options::default());
     world.run_to("send");
     later(&mut world, 3);
-    // Preflight runs on the changes before the next step; a blocking issue parks the run.
+    // Preflight checks the changes before the next step; a blocking issue parks the execution.
     pause(&mut world);
     let mut changes = ResumeSignal::default();
     changes.trigger_data = json!({"note": 1}).as_object().cloned();

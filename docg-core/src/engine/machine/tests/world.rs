@@ -1,4 +1,5 @@
-//! A run state that a test moves by hand, and the invariants that are checked after every move.
+//! The test world: one execution that a test moves by hand, without a driver or a store. The invariants are
+//! checked after every decision.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::{
     event::{Event, EventData},
     ids::{CountingIds, IdSource, OrganizationId, SignalId, WorkflowId},
     observe::{Actor, AuditEvent, LogEntry, Redaction, verify_chain},
-    ports::{MAX_TAKEOVERS, SignalKind},
+    ports::{MAX_TAKEOVERS, Signal, SignalKind},
     preflight::{Domain, Issue},
     run::{Execution, Inputs, Phase, Status, Step, StepState, WaitKind},
     time::Timestamp,
@@ -34,23 +35,25 @@ pub(super) struct World {
     pub(super) settled: usize,
     /// The answer of a handler that is probed before a person ends the execution.
     pub(super) effect: Probe,
-    /// How often a handler was probed for that.
+    /// How often a handler was probed because a person ends the execution.
     pub(super) probes_to_end: usize,
 }
 
 /// A claim after the last worker died.
 pub(super) fn taken_over() -> Input {
-    Input::Claimed(Claim {
+    Input::Claimed(ClaimFacts {
         taken_over: true,
         takeovers: 1,
+        unreadable: false,
     })
 }
 
 /// A claim after too many workers have died.
 pub(super) fn interrupted() -> Input {
-    Input::Claimed(Claim {
+    Input::Claimed(ClaimFacts {
         taken_over: true,
         takeovers: MAX_TAKEOVERS,
+        unreadable: false,
     })
 }
 
@@ -195,20 +198,20 @@ impl World {
         self.apply_as(inputs, Role::Worker);
     }
 
-    /// Decides as a holder in this role. The handler has returned, and answers if it is probed before a person
-    /// ends the execution.
+    /// Decides as a holder in this role. The handler has returned; if it is probed before a person ends the
+    /// execution, it answers `effect`.
     pub(super) fn apply_as(&mut self, inputs: Vec<Input>, role: Role) {
         self.decide(inputs, role, Attendance::Nobody);
         if let Next::ProbeToEnd { index, signals, .. } = &mut self.next {
             let (index, signals) = (*index, std::mem::take(signals));
             self.probes_to_end += 1;
-            let mut inputs = vec![Input::Probed {
+            let answer = Input::Probed {
                 index,
                 effect: self.effect.clone(),
                 notes: Notes::default(),
                 told: Some(StopReason::Cancel),
-            }];
-            inputs.extend(signals.into_iter().map(Input::Signal));
+            };
+            let inputs = vec![answer, Input::Arrived(signals)];
             self.decide(inputs, role, Attendance::Nobody);
         }
     }
@@ -222,7 +225,7 @@ impl World {
         }
     }
 
-    /// Decides, keeps the records, and checks the invariants.
+    /// Makes a decision, stores its records in the world, and checks the invariants.
     pub(super) fn decide(&mut self, inputs: Vec<Input>, role: Role, attendance: Attendance) {
         let before = self.state.clone();
         let mut ids = std::mem::take(&mut self.ids);
@@ -261,8 +264,8 @@ impl World {
                 "nor does it say anything more"
             );
         }
-        if let Some(before) = decision.before_end {
-            self.check_canceled_before_its_end(before.0);
+        if let Some(without_end) = decision.without_end {
+            self.check_canceled_before_its_end(*without_end);
         }
         self.state = decision.state;
         self.next = decision.next;
@@ -273,8 +276,8 @@ impl World {
         self.check();
     }
 
-    /// Checks that a cancel which arrived before a run ended by itself wins over that end.
-    fn check_canceled_before_its_end(&mut self, state: RunState) {
+    /// Checks that a cancel which arrived before an execution ended by itself wins over that end.
+    fn check_canceled_before_its_end(&mut self, (state, records): (RunState, Records)) {
         let cancel = self.signal(SignalKind::Cancel { reason: None });
         let mut ids = std::mem::take(&mut self.ids);
         let moment = Moment {
@@ -286,14 +289,17 @@ impl World {
         };
         let decision = decide(state, vec![cancel], moment, self.env()).expect("it is in the table");
         self.ids = ids;
+        let settled = &decision.records.settled;
+        assert!(settled.iter().all(|it| !records.settled.contains(it)));
         assert_eq!(decision.state.execution.status, Status::Canceled);
         assert_eq!(decision.state.execution.error, None);
     }
 
-    /// The invariants.
+    /// Checks the invariants of the run state and of all records so far.
     fn check(&mut self) {
         let execution = &self.state.execution;
-        // Events are contiguous, carry the state of their own moment, and fold to the final state.
+        // Events have no gaps, each carries the state of its own moment, and together they lead to the final
+        // state.
         let (mut status, mut progress, mut paused_from) = (Status::Queued, 0, None);
         for (event, seq) in self.events.iter().zip(1..) {
             assert_eq!(event.seq, seq, "no hole, no repeat");
@@ -343,14 +349,14 @@ impl World {
             .filter(|row| row.metadata.to_value().get("from").is_some())
             .count();
         assert_eq!(changes, told, "one audit row for each change of status");
-        // Log entries are contiguous.
+        // Log entries have no gaps.
         assert!(
             self.logs
                 .iter()
                 .zip(1..)
                 .all(|(entry, seq)| entry.seq == seq)
         );
-        // A run that rests names the reason, and when it goes on by itself.
+        // An execution that rests names the reason, and when it goes on by itself.
         if matches!(self.next, Next::Rest)
             && !execution.status.is_terminal()
             && execution.status != Status::Queued
@@ -378,7 +384,7 @@ impl World {
             );
             assert!(execution.completed_at.is_some());
         }
-        // A step or run that waits for people shows no error of an earlier attempt.
+        // A step or execution that waits for people shows no error of an earlier attempt.
         let failed = |step: &&Step| matches!(step.state, StepState::Failed(_));
         for step in &self.state.steps {
             let waits = step.state == StepState::Waiting;
@@ -454,7 +460,7 @@ impl World {
         }]);
     }
 
-    /// Lets everything succeed until the run rests or ends.
+    /// Lets everything succeed until the execution rests or ends.
     pub(super) fn run_well(&mut self) {
         for _ in 0..200 {
             self.now = self.now.plus_millis(1);
@@ -482,7 +488,9 @@ impl World {
                 }
                 Next::Remind => self.apply(vec![Input::Reminded(Ok(()))]),
                 Next::Rest | Next::Done => return,
-                Next::Stop { .. } | Next::ProbeToEnd { .. } => panic!("{:?}", self.next),
+                Next::Attend | Next::Stop { .. } | Next::ProbeToEnd { .. } => {
+                    panic!("{:?}", self.next)
+                }
             }
         }
         panic!(
@@ -498,7 +506,7 @@ impl World {
             .is_some_and(|waiting| waiting.kind.is_for_people())
     }
 
-    /// Lets everything succeed up to this node's step.
+    /// Lets everything succeed up to the step of this node, and leaves that step under way.
     pub(super) fn run_to(&mut self, node: &str) {
         self.apply(Vec::new());
         for _ in 0..50 {

@@ -1,5 +1,5 @@
-//! Preflight and the step agree: the handler is called with, and can read, all that preflight accepts. The
-//! step would refuse all that preflight refuses, with the same code.
+//! Tests that preflight and the step agree. If preflight accepts parameters, the handler is called and can
+//! read the parameters. If preflight refuses parameters, the step would refuse them too, with the same code.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::{
     workflow::{param, read_params},
 };
 
-/// A handler's parameters, one of each kind, in types that are narrower than the kinds.
+/// The parameters of the test's handler, of every kind. Some Rust types accept fewer values than the kind.
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "only read by serde")]
 struct Everything {
@@ -88,7 +88,7 @@ const NAMES: [&str; 15] = [
     "file",
 ];
 
-/// Valid parameters, one of them replaced.
+/// Valid parameters, in which the parameter `name` is set to `value`.
 fn with(name: &str, value: Value) -> Map<String, Value> {
     let mut params = object(json!({
         "to": "ann@example.com", "signers": [{"email": "ann@example.com"}], "text": "x",
@@ -97,7 +97,7 @@ fn with(name: &str, value: Value) -> Map<String, Value> {
     params
 }
 
-/// The issues of preflight for the parameters, which come from the trigger data.
+/// The codes of preflight's blocking issues for these parameters, which come from the trigger data.
 async fn before(params: &Map<String, Value>) -> Vec<String> {
     let named: Map<_, _> = params
         .keys()
@@ -113,7 +113,7 @@ async fn before(params: &Map<String, Value>) -> Vec<String> {
     blocking.map(|issue| issue.code.to_string()).collect()
 }
 
-/// The failure of the step for the same parameters.
+/// The code with which the step fails for these parameters; `None` if the handler is called and reads them.
 fn at_the_step(params: &Map<String, Value>) -> Option<String> {
     let registry = everything();
     let spec = registry.get("everything").expect("it is there").spec();
@@ -134,7 +134,7 @@ async fn assert_alike(params: &Map<String, Value>) {
     );
 }
 
-/// Values that strangers may send, each kind at least once.
+/// Values that a stranger may send: good and bad ones for every kind of parameter.
 fn ugly() -> Vec<Value> {
     let mut values = vec![
         json!(null),

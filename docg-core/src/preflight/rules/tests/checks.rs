@@ -7,7 +7,7 @@ use crate::{
     workflow::{ComputeHandler, handler::CheckRequest},
 };
 
-/// A handler whose check does what the test says.
+/// A handler whose check calls the test's function.
 struct Checking<F>(NodeSpec, F);
 
 #[async_trait]

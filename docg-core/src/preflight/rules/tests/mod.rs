@@ -1,4 +1,5 @@
-//! One test for each rule and code, through [`run`](crate::preflight::run).
+//! Tests of each rule and code. A test calls [`run`](crate::preflight::run) with a small workflow, and with a
+//! provider that gives prepared answers.
 
 use std::{
     collections::HashMap,
@@ -90,7 +91,8 @@ fn registry() -> Registry {
     registry
 }
 
-/// The probe's answers, by `kind:name`; every other resource is accepted.
+/// A provider with prepared answers, by `kind:name`. The provider accepts every other resource, and records
+/// all questions.
 #[derive(Default)]
 struct Provider {
     answers: HashMap<String, Reply>,
@@ -143,7 +145,7 @@ impl ResourceProbe for Provider {
     }
 }
 
-/// A preflight that is about to run.
+/// The input of one preflight.
 struct Case {
     registry: Registry,
     workflow: Workflow,
@@ -226,7 +228,7 @@ impl Case {
         .await
     }
 
-    /// Each issue as `domain code node field`, warnings with a `?`.
+    /// Runs preflight and returns each issue as `domain code node field`; the code of a warning ends in `?`.
     async fn found(&self) -> Vec<String> {
         let issues = self.issues().await;
         issues.iter().for_each(assert_readable);
@@ -248,7 +250,7 @@ impl Case {
     }
 }
 
-/// A message that a person can read: words in both languages, and no placeholder left over.
+/// Asserts that a person can read the message: it has words in both languages, and no placeholder is left.
 fn assert_readable(issue: &Issue) {
     for locale in crate::i18n::Locale::ALL {
         let text = issue.message_human.render(locale);

@@ -4,7 +4,7 @@ use crate::{
     workflow::variables::tests::step,
 };
 
-/// A render, a save of its file, a mail with the saved file's URL; the mail has nobody to go to.
+/// A workflow of three nodes: render a file, save it if `when_save` holds, mail the URL to `trigger.to`.
 fn chain(when_save: Value) -> Value {
     json!([
         node("r", "render", json!({"template": "t"})),
@@ -112,7 +112,7 @@ async fn steps_that_have_ended_are_not_checked_again_and_their_outputs_are_known
     case.steps[0].state = StepState::Skipped;
     case.steps[0].output = None;
     assert_eq!(case.found().await, ["data unresolved_variables s to"]);
-    // A step that failed is repaired and run again, so it is checked.
+    // A failed step runs again once a person has repaired it, so preflight checks it.
     case.steps[0].state = StepState::Failed(Outcome::Known);
     assert_eq!(case.found().await, ["data unresolved_variables e fields"]);
 }

@@ -1,4 +1,4 @@
-//! Computes from a schema alone how large its references can make it.
+//! Computes from a schema alone how many subschemas its references can apply to one place of the data.
 
 use std::{
     borrow::Cow,
@@ -21,8 +21,8 @@ const MAX_CHAIN: usize = 64;
 const MAX_ALL_PATTERN_BYTES: usize = 2 * MAX_PATTERN_BYTES;
 /// The size limit of one compiled pattern, in bytes.
 pub(super) const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
-/// The size classes of patterns. Matching takes as many steps as the text is long; the cost of a step grows
-/// with the pattern's size.
+/// The size classes of compiled patterns, in bytes. Matching takes one step for each byte of the text; the
+/// cost of a step grows with the pattern's size.
 const PATTERN_SIZES: [usize; 5] = [
     2 * 1024,
     16 * 1024,
@@ -30,7 +30,7 @@ const PATTERN_SIZES: [usize; 5] = [
     1024 * 1024,
     MAX_PATTERN_BYTES,
 ];
-/// How many bytes of a compiled pattern cost 1 per step.
+/// How many bytes of a compiled pattern add 1 to the price of a step.
 const PATTERN_STEP: usize = 4096;
 
 /// Keywords with one subschema (or, in older drafts, a list of them).
@@ -88,7 +88,7 @@ pub(super) struct Bounds {
     pub(super) name_price: u64,
 }
 
-/// Measures a schema, and refuses one that becomes too large.
+/// Measures a schema, and refuses it if a limit is exceeded.
 pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     let mut walk = Walk::default();
     walk.add(schema, None, None)?;
@@ -101,7 +101,8 @@ pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     let mut widest = 1;
     for index in 0..walk.subschemas.len() {
         let (count, longest) = walk.unfold(index, 0)?;
-        // An `unevaluated…` keyword visits everything that applies below it, at each link of a chain.
+        // Each `unevaluated…` keyword visits all subschemas that apply at its place once more, and each link
+        // of a chain may have such a keyword.
         let looks = if walk.looks_back { longest + 1 } else { 1 };
         widest = widest.max(count * looks);
     }
@@ -115,7 +116,7 @@ pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     })
 }
 
-/// A subschema's place in its parent: the keyword, and its name or index there.
+/// A subschema's place in its parent: the keyword, and the subschema's name or index under this keyword.
 type Step<'s> = (&'s str, Option<Cow<'s, str>>);
 
 struct Subschema<'s> {
@@ -131,8 +132,8 @@ struct Subschema<'s> {
 enum Unfolded {
     No,
     UnderWay,
-    /// The number of subschemas that apply at its place, itself included, and the length of the longest
-    /// chain.
+    /// The number of subschemas that apply at the subschema's place, itself included, and the length of the
+    /// longest chain.
     Is(usize, usize),
 }
 
@@ -145,7 +146,7 @@ struct Walk<'s> {
     /// The patterns, each with one of the subschemas that have it.
     patterns: BTreeMap<&'s str, usize>,
     name_patterns: Vec<(&'s str, usize)>,
-    /// True if a keyword visits everything that applies at its place.
+    /// True if the schema has an `unevaluated…` keyword, which visits all subschemas that apply at its place.
     looks_back: bool,
     repeated_bytes: usize,
 }
@@ -247,8 +248,8 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    /// Resolves the references. The target of a reference applies wherever the reference does. A reference
-    /// may lead to a place that is not a subschema by any keyword; it then counts as one.
+    /// Resolves the references. The target of a reference applies wherever the reference does. If a reference
+    /// leads to a place that no keyword makes a subschema, the place counts as a subschema.
     fn follow_references(&mut self, root: &'s Value) -> Result<(), SchemaFault> {
         let own_name = root.get("$id").and_then(Value::as_str).unwrap_or_default();
         let own_name = own_name.trim_end_matches('#');
@@ -285,7 +286,7 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    /// The number of subschemas that apply where this one does, and the length of their longest chain.
+    /// The number of subschemas that apply at this subschema's place, and the length of their longest chain.
     fn unfold(&mut self, index: usize, chain: usize) -> Result<(usize, usize), SchemaFault> {
         let refused = |walk: &Self, why: String| Err((walk.pointer(index, None), why));
         match self.subschemas[index].unfolded {

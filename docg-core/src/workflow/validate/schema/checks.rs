@@ -24,16 +24,17 @@ use crate::{
 
 /// The largest number of violations listed.
 const MAX_LISTED: usize = 50;
-/// The budget for deciding if data is valid: some tenths of a second.
+/// The budget for deciding whether data is valid. Spending all of it takes some tenths of a second.
 const BUDGET: u64 = 10_000_000;
 /// The budget for listing the violations. All of them stay in memory until the list is complete.
 const LISTING_BUDGET: u64 = 2_000_000;
 /// The most memory for the list of violations, in bytes; a larger list is not made.
 const MAX_LISTING_BYTES: usize = 64 * 1024 * 1024;
-/// The memory for matching all patterns of a schema, in bytes, and the minimum for one pattern.
+/// The most memory for matching all patterns of a schema, in bytes, and the least for one pattern.
 const MAX_MATCHING_BYTES: usize = 8 * 1024 * 1024;
 const MIN_MATCHING_BYTES: usize = 16 * 1024;
-/// The length in characters to which the library's texts are cut; they can repeat a whole schema.
+/// The length in characters to which the schema library's texts are cut, because they can repeat a whole
+/// schema.
 const MAX_WORDS: usize = 300;
 /// The most characters of a limit, and the most unknown names, that people are shown.
 const MAX_SHOWN: usize = 200;
@@ -81,7 +82,7 @@ fn compiled(workflow: &Workflow) -> Arc<Compiled> {
     type Key = (OrganizationId, WorkflowId, u32);
     static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(32));
     let key = (workflow.organization_id, workflow.id, workflow.version);
-    // Two engines in one process may use the same ids for different workflows.
+    // Compare the schemas too: two engines in one process may use the same ids for different workflows.
     if let Some(found) = RECENT
         .get(&key)
         .filter(|found| found.schema == workflow.input_schema)
@@ -148,7 +149,7 @@ impl Checked {
     }
 }
 
-/// The longest path to a value in bytes, as an upper bound, and the depth of nesting.
+/// An upper bound on the longest path to a value, in bytes, and the depth of nesting.
 fn longest_path(value: &Value) -> (usize, usize) {
     let below = |(bytes, depth): (usize, usize), name: usize, inner: &Value| {
         let (inner_bytes, inner_depth) = longest_path(inner);
@@ -186,7 +187,7 @@ fn violation(error: &ValidationError<'_>) -> Violation {
         }
         _ => false,
     };
-    // The place in the schema, not the content of the data.
+    // Name the place in the schema, but show no data: it may be confidential.
     let tech = cut(&format!(
         "{} (schema: {})",
         error.kind().keyword(),
@@ -220,7 +221,7 @@ fn is_pattern(human: &Text) -> bool {
     matches!(human, Text::Key { key, .. } if key == PATTERN)
 }
 
-/// The text that tells what the value should be.
+/// The text for people about the value that the schema expects.
 fn expected(kind: &ValidationErrorKind) -> Text {
     use ValidationErrorKind as Kind;
     let limit = |key, limit: &dyn Display| Text::key(key).with("limit", shown(&limit.to_string()));
@@ -271,7 +272,7 @@ fn expected(kind: &ValidationErrorKind) -> Text {
     }
 }
 
-/// A value of a schema, as people read it.
+/// A value from a schema as a text for people: texts without quotes, the rest as JSON.
 fn words(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -20,16 +20,16 @@ const BYTES: u64 = 16;
 /// The price of remembering the result for a list or an object.
 const REMEMBERED: u64 = 8;
 
-/// The prices of accesses, besides the access itself.
+/// The prices that are added to the price of an access itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Prices {
-    /// Of a value within another: the schema may unfold there without any further access.
+    /// The price of a value within another: many subschemas may apply to it without any further access.
     value: u64,
-    /// Of each byte of a text, against which a pattern may be matched.
+    /// The price of each byte of a text, against which a pattern may be matched.
     text_byte: u64,
-    /// Of each byte of a name, against which patterns may be matched.
+    /// The price of each byte of a name, against which patterns may be matched.
     name_byte: u64,
-    /// Of including a value in an error.
+    /// The price of including a value in an error.
     error: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Tests how much a schema can be made to cost.
+//! Tests that a schema and data made to be expensive stay within the limits on time and memory.
 
 use std::time::Instant;
 
@@ -36,7 +36,8 @@ fn validated(schema: Value, data: &Value) -> Result<Vec<Violation>, Unchecked> {
     broken_by(&workflow, data)
 }
 
-/// Definitions that each use the next one twice.
+/// A schema with a chain of definitions. Each definition uses the next one twice, so that the number of uses
+/// doubles at each.
 fn doubling(uses: impl Fn(Value) -> Value, last: Value) -> Value {
     let mut definitions = Map::new();
     for index in 0..45 {
@@ -231,7 +232,8 @@ fn what_multiplies_with_the_data_is_too_much_and_no_pass() {
             "{what}: {:?}",
             started.elapsed()
         );
-        // The library may optimize: only the time counts. If it does not, the data must not count as valid.
+        // The time must be short. Whether the data is found valid depends on the library's optimizations,
+        // except in the cases below, which must exceed the budget.
         assert!(
             !matches!(answer, Err(Unchecked::Unusable(_))),
             "{what}: {answer:?}"
@@ -251,7 +253,7 @@ fn violations_are_listed_while_that_takes_little_memory() {
     let texts = json!({"properties": {"k": {"items": {"type": "string"}}}});
     let found = validated(texts, &many).expect("it can be checked");
     assert_eq!(found.len(), 50);
-    // A path of half a megabyte, ten thousand times.
+    // Each of ten thousand violations has a path of half a megabyte: together too much memory for a list.
     let name = "n".repeat(500_000);
     let schema = json!({"additionalProperties": {"items": {"type": "string"}}});
     let found = validated(schema, &json!({name: vec![1; 10_000]})).expect("it can be checked");

@@ -1,4 +1,5 @@
-//! Tests of the whole provider, from the request to the signed document.
+//! Tests of the whole built-in provider, from the request to the signed document. The fixture keeps
+//! documents, records and mails in a temporary folder.
 
 mod outbox;
 mod pages;
@@ -32,7 +33,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A fixture whose document is not a PDF: nothing parses it before it is signed.
+    /// A fixture whose document is not a PDF: a document is parsed only once all have signed it.
     async fn new() -> Self {
         Self::with(b"a document".to_vec()).await
     }
@@ -122,7 +123,7 @@ impl Fixture {
         assert!(self.desk.decide(&signer, &decision).await.unwrap());
     }
 
-    /// The mails so far: each with its recipient and the whole text.
+    /// The mails that were sent so far: the recipient and the whole text of each.
     fn mails(&self) -> Vec<(String, String)> {
         let Ok(entries) = std::fs::read_dir(self.folder.path().join("mail")) else {
             return Vec::new();
@@ -144,7 +145,7 @@ impl Fixture {
         self.mails().into_iter().map(|(to, _)| to).collect()
     }
 
-    /// The request as the engine passes it on once all have signed.
+    /// The request as the engine passes it to the provider once all signers have signed.
     fn finished(&self, envelope: &str, signers: &[&str]) -> SignatureRequest {
         let signers = signers.iter().map(|email| Signer {
             email: (*email).to_owned(),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::files::RecordKind;
 
-/// A stand-in for docg that rejects the first deliveries and accepts the others.
+/// A stand-in for docg's webhook that rejects the first deliveries and accepts all later ones.
 struct Receiver {
     url: Url,
     taken: mpsc::UnboundedReceiver<WebhookRequest>,
@@ -44,7 +44,7 @@ async fn take(State(state): State<Arc<Refusals>>, headers: HeaderMap, body: Byte
         headers: headers.collect(),
         body: body.to_vec(),
     };
-    // The test may have ended and dropped its end of the channel.
+    // Ignore an error: the test may have ended and dropped the receiving end of the channel.
     let _ = state.taken.send(request);
     StatusCode::OK
 }
@@ -139,7 +139,7 @@ async fn what_was_not_delivered_before_a_crash_is_delivered_after_it() {
     let fixture = Fixture::new().await;
     let envelope = fixture.ask(&[(ONE, None)]).await;
     fixture.sign(&envelope, ONE, "One", 1_000).await;
-    // The decision was recorded by a process that died before it delivered anything.
+    // No outbox ran until now, as if the process had died after it recorded the decision.
     let mut receiver = Receiver::refusing_first(0).await;
     let _stop = start(&fixture, &receiver);
     let update = receiver.next(&fixture).await;
@@ -163,7 +163,8 @@ async fn what_was_announced_and_never_done_is_not_reported() {
     let _stop = start(&fixture, &receiver);
     let update = receiver.next(&fixture).await;
     assert_eq!(update.facts[0].email.as_deref(), Some(TWO));
-    // The signer, who announced a refusal, signs after all: the report must be the signature.
+    // The refusal of signer one was announced but never recorded. Now this signer signs: only the signature
+    // must be reported.
     fixture.sign(&envelope, ONE, "One", 3_000).await;
     fixture.desk.wake_outbox();
     let update = receiver.next(&fixture).await;
@@ -203,7 +204,7 @@ async fn a_reminder_waits_for_its_time() {
     assert_eq!(fixture.mails().len(), 1);
 }
 
-/// Waits for the planned reminder with this number.
+/// Waits until the outbox has planned the reminder with this number. Returns its entry.
 async fn reminder(fixture: &Fixture, name: &str, number: u64) -> Value {
     let planned = async {
         loop {
@@ -228,7 +229,8 @@ async fn who_has_not_signed_is_reminded_again_and_again_and_nobody_else() {
     let envelope = fixture.provider.create(request).await.unwrap().envelope_id;
     let signer = link::SignerRef::new(&envelope, ONE);
     let name = format!("{}.remind", signer.record_name());
-    // Make the entry due, as if an hour had passed. A new outbox checks all entries at once.
+    // Make the reminder due, as if an hour had passed, and start a new outbox, which checks all entries at
+    // once.
     let come_due = async |mut entry: Value| {
         entry["due_at"] = entry["written_at"].clone();
         let files = &fixture.desk.0.files;

@@ -73,7 +73,7 @@ async fn the_page_shows_the_document_and_a_form_in_the_reader_s_language() {
     let token = fixture.token(&envelope, ONE);
     let (status, page) = browser.get(&format!("/sign/{token}")).await;
     assert_eq!(status, StatusCode::OK);
-    // The public URL has a path, which begins all links.
+    // All links begin with the path of the public URL.
     for part in [
         format!("<form method=\"post\" action=\"/docg/sign/{token}\">"),
         format!("<iframe src=\"/docg/sign/{token}/document.pdf\""),
@@ -388,7 +388,7 @@ async fn a_look_is_noted_once_and_a_head_request_is_none() {
     assert_eq!(noted().await.unwrap().len(), 1);
 }
 
-/// An engine with an execution whose step waits for a review.
+/// Starts an engine with an execution in `needs_review`, because its step failed for review.
 async fn in_review(organization: OrganizationId) -> (Engine, Workers, ExecutionId) {
     let spec = NodeSpec::new("refused", Phase::Signature);
     let handler = effect(spec, |_: EffectContext, _: Value| async {
@@ -509,7 +509,7 @@ async fn nobody_decides_before_all_are_invited_and_who_is_left_out_then_reads_it
     let names = fixture.desk.0.files.record_names(RecordKind::Outbox).await;
     assert!(names.unwrap().is_empty(), "neither a look nor a decision");
 
-    // A person corrects the other address: the first signer can continue.
+    // A person corrects the second signer's address: the first signer can sign.
     assert_eq!(fixture.ask(&[(ONE, None), (TWO, None)]).await, envelope);
     let (_, page) = browser.get(&path).await;
     assert!(page.contains("<form"), "{page}");

@@ -152,8 +152,8 @@ enum Answer {
     Bytes(&'static [u8]),
 }
 
-/// Starts a mail server that refuses one address. Returns its URL and the addresses whose messages it
-/// accepted.
+/// Starts a mail server that refuses one address. Returns its URL and the recipients of the messages that it
+/// received.
 async fn mail_server(answer: Answer, refused: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", listener.local_addr().unwrap());
@@ -233,7 +233,8 @@ async fn an_invitation_is_sent_once_whatever_the_mail_server_answers_and_whoever
         let envelope = fixture.ask(&corrected).await;
         assert_eq!(fixture.ask(&corrected).await, envelope);
         assert_eq!(*taken.lock().unwrap(), [ONE, TWO, "third@example.com"]);
-        // A repeated mail reports if the first one is known to be accepted.
+        // Writing the same mail again sends nothing. It reports whether the first mail is known to be
+        // accepted.
         let kept = fixture.desk.envelope(&envelope).await.unwrap().unwrap();
         let again = fixture
             .desk

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::*;
 
-/// The rows of a real execution, in the form of an export.
+/// Runs an execution with one step. Returns its audit rows in the form of an export.
 async fn rows() -> Vec<Value> {
     let store = Arc::new(MemoryStore::new(StoreConfig::default()));
     let bus = Arc::new(MemoryBus::new(BusConfig::default()));

@@ -1,4 +1,4 @@
-//! Makes one HTTP call, within limits.
+//! Makes the HTTP call of a step, within limits of destination, size and time.
 
 use std::{
     borrow::Cow,
@@ -36,9 +36,9 @@ use crate::{
     nodes::text,
 };
 
-/// The largest answer, in bytes. It is part of the step's output, which may have 1 MiB.
+/// The largest body of an answer, in bytes. It becomes a part of the step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
-/// The length to which a refusal is cut for technicians, in bytes.
+/// The length, in bytes, to which a text of the called server is cut for the technical part of an error.
 const MAX_EXCERPT: usize = 500;
 /// The error code of a URL that may not be called.
 const URL_NOT_ALLOWED: &str = "url_not_allowed";
@@ -46,7 +46,8 @@ const URL_NOT_ALLOWED: &str = "url_not_allowed";
 const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The headers that a workflow may not set: the client sets them, or they could change its destination.
+/// The headers that a workflow may not set: the HTTP client sets them, or they could change the destination
+/// of the call.
 const OWN_HEADERS: [&str; 7] = [
     "host",
     "content-length",
@@ -105,7 +106,7 @@ impl Params {
     }
 }
 
-/// Makes the call. Returns status, headers and body.
+/// Makes the call. Returns the status, headers and body of the answer.
 pub(super) async fn call(
     context: &StepContext,
     params: Params,
@@ -115,7 +116,7 @@ pub(super) async fn call(
     let work = exchange(context, &params, key, allow_private);
     tokio::select! {
         result = work => result,
-        // The other side may have acted on the call. Repeating an idempotent call does no harm.
+        // The called server may have acted on the call. Repeating an idempotent call does no harm.
         () = context.cancellation.cancelled() => Err(if params.is_idempotent() {
             StepFailure::stopped()
         } else {
@@ -136,7 +137,7 @@ async fn exchange(
         .map_err(|e| invalid(context, "method", &e.to_string()))?;
     let headers = headers(context, params, key).map_err(|why| invalid(context, "headers", &why))?;
     let host = url.host_str().unwrap_or_default();
-    // Pin the checked addresses: a second lookup of the name could give others.
+    // Call only the checked addresses: a second lookup of the host name could return other addresses.
     let client = reqwest::Client::builder()
         .resolve_to_addrs(host, &addresses)
         .redirect(Policy::none())
@@ -289,8 +290,8 @@ pub(super) fn issues(request: &CheckRequest, allow_private: bool) -> Vec<Issue> 
     issues
 }
 
-/// Resolves the host. Every address must be allowed; otherwise the owner of the name could choose a private
-/// one for the call.
+/// Resolves the host of a URL. Every address must be allowed; otherwise the owner of the host name could lead
+/// the call to a private address.
 async fn resolve(
     context: &StepContext,
     url: &Url,
@@ -321,7 +322,7 @@ async fn resolve(
         .collect())
 }
 
-/// Reads the headers that a workflow sets, or explains the fault.
+/// Converts the headers that a workflow sets. The error is a text that explains the fault.
 fn given_headers(given: &Map<String, Value>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
@@ -358,7 +359,7 @@ fn headers(
     Ok(headers)
 }
 
-/// Converts a status that is not a success to the failure of the step.
+/// Converts the status of an answer, unless it is a success, to the failure of the step.
 fn judge(
     context: &StepContext,
     params: &Params,
@@ -409,7 +410,8 @@ fn judge(
     })
 }
 
-/// The beginning of a refusal, without secrets: neither fields with secret names nor the call's credentials.
+/// The beginning of the body of an answer that is no success. The values of fields with secret names and the
+/// call's credentials are redacted.
 fn said(params: &Params, headers: &HeaderMap, body: &[u8]) -> String {
     let content_type = headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -427,7 +429,7 @@ fn said(params: &Params, headers: &HeaderMap, body: &[u8]) -> String {
     excerpt(&text)
 }
 
-/// The beginning of a text from the other side, in one line and without the secrets in URLs.
+/// The beginning of a text from the called server, in one line and without the secrets in URLs.
 fn excerpt(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let redacted = redact_text(&line);
@@ -493,7 +495,9 @@ fn failed(context: &StepContext, verdict: Verdict, why: &str) -> StepFailure {
         FailureClass::Retryable => StepFailure::retryable(verdict.code, human),
         FailureClass::Review => StepFailure::review(verdict.code, human),
         FailureClass::Final => StepFailure::fatal(verdict.code, human),
-        FailureClass::OutcomeUnknown => StepFailure::outcome_unknown(verdict.code, human),
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused => {
+            StepFailure::outcome_unknown(verdict.code, human)
+        }
         FailureClass::Stopped => StepFailure::stopped(),
     };
     failure.tech(why)

@@ -13,8 +13,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Ports of other protocols, whose servers could mistake a request for one of theirs. Browsers block the same
-/// ports (Fetch Standard, section 2.10).
+/// Ports of other protocols, whose servers could take an HTTP request for a request of their protocol.
+/// Browsers block the same ports (Fetch Standard, section 2.10).
 const OTHER_PROTOCOLS: [u16; 83] = [
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
     102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427,
@@ -48,7 +48,7 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
 ];
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // Reachable by all virtual machines of that cloud, and by nobody else.
+    // Only virtual machines in the Azure cloud can reach this address.
     const AZURE_METADATA: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
     let bits = address.to_bits();
     address != AZURE_METADATA
@@ -101,7 +101,7 @@ mod tests {
             "172.31.255.255",
             "192.168.0.1",
             "192.168.255.255",
-            // Link-local, and the metadata services that live there and elsewhere.
+            // Link-local, and metadata services of clouds, which have link-local and other addresses.
             "169.254.169.254",
             "169.254.170.2",
             "100.100.100.200",
@@ -137,7 +137,8 @@ mod tests {
             "2002:7f00:1::1",
             "3fff::1",
             "5f00::1",
-            // Unique local, the metadata service there, link-local, site-local, multicast.
+            // Unique local, a cloud's metadata service with such an address, link-local, site-local,
+            // multicast.
             "fc00::1",
             "fd00:ec2::254",
             "fe80::1",

@@ -1,5 +1,5 @@
-//! `http-request`: calls an HTTP service, within limits (`call`) and outside the server's own network
-//! (`guard`). `verdict` decides if an answer fails the step.
+//! `http-request`: a node type that calls an HTTP service. `call` makes the call within limits, `guard` keeps
+//! it out of the server's own network, and `verdict` decides whether an answer fails the step.
 
 mod call;
 mod guard;
@@ -26,7 +26,7 @@ struct HttpRequest {
     allow_private: bool,
 }
 
-/// The handler of the node type.
+/// The handler of the node type `http-request`.
 pub(super) fn handler(allow_private: bool) -> Handler {
     crate::tls::prepare();
     let methods = vec!["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
@@ -75,7 +75,8 @@ impl EffectHandler for HttpRequest {
         self.run(context, params).await
     }
 
-    /// An idempotent call is repeated. For any other call the outcome stays unknown.
+    /// Answers "not done" for an idempotent call, so that it is repeated. For any other call the outcome
+    /// stays unknown.
     async fn probe(&self, _context: EffectContext, params: Value) -> Probe {
         match read_params::<Params>(params) {
             Ok(params) if params.is_idempotent() => Probe::NotDone,
@@ -91,7 +92,7 @@ impl EffectHandler for HttpRequest {
     }
 }
 
-/// The handler for dry runs: it makes calls that only read, and skips all others.
+/// The handler for dry runs: it makes calls that only read, and skips all other calls.
 struct Preview {
     spec: NodeSpec,
     allow_private: bool,

@@ -1,18 +1,18 @@
-//! A table that decides how a call fails the step, by its answer or by the lack of one.
+//! Decides how an HTTP call fails its step, by the status of the answer or by the error without an answer.
 
 use std::error::Error;
 
 use docg_core::error::{FailureClass, codes};
 use reqwest::StatusCode;
 
-/// The failure of a step.
+/// The failure that a call causes in its step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) class: FailureClass,
     pub(super) code: &'static str,
     /// The key of the text for people.
     pub(super) text: &'static str,
-    /// The parameter to check.
+    /// The parameter that a person has to check.
     pub(super) field: &'static str,
 }
 
@@ -70,7 +70,7 @@ const REDIRECT: Verdict = verdict(
     "issue-redirect-not-followed",
     "url",
 );
-/// A call without credentials, to which the other side answers that it needs some.
+/// The called server wants credentials, and the call has none.
 const NO_KEY: Verdict = Verdict {
     text: "issue-credentials-missing",
     ..KEY
@@ -81,7 +81,7 @@ const FORBIDDEN: Verdict = verdict(
     "issue-call-forbidden",
     "headers",
 );
-/// A call without credentials, which the other side forbids.
+/// The called server forbids the call, which has no credentials.
 const FORBIDDEN_TO_STRANGERS: Verdict = Verdict {
     text: "issue-call-forbidden-to-strangers",
     ..FORBIDDEN
@@ -113,10 +113,10 @@ pub(super) fn of_status(
         401 | 407 => NO_KEY,
         403 if has_credentials => FORBIDDEN,
         403 => FORBIDDEN_TO_STRANGERS,
-        // Sent before the other side has done anything.
+        // With 429, 425 and 503, the called server has not acted on the call.
         429 => SLOW_DOWN,
         425 | 503 => BUSY,
-        // The other side lacks a feature; a retry does not help.
+        // The called server lacks a feature; a retry does not help.
         501 | 505 | 506 | 508 | 510 | 511 => REFUSED,
         408 | 500.. if is_idempotent => BUSY,
         408 | 500.. => UNKNOWN,
@@ -124,7 +124,7 @@ pub(super) fn of_status(
     })
 }
 
-/// The verdict on a call with no answer or half of one. `is_sent` is true if the request may have arrived.
+/// The verdict on a call without a complete answer. `is_sent` is true if the request may have arrived.
 pub(super) fn of_silence(
     error: &(dyn Error + 'static),
     is_sent: bool,
@@ -144,8 +144,8 @@ pub(super) fn of_silence(
     UNREACHABLE
 }
 
-/// The verdict on a name that was not resolved. The system reports only in its text that there is no such
-/// host.
+/// The verdict on a host name that was not resolved. Only the text of the system's error tells that there is
+/// no such host.
 pub(super) fn of_name(error: &std::io::Error) -> Verdict {
     let text = error.to_string();
     let none = [

@@ -1,4 +1,4 @@
-//! Node types that fail in various ways.
+//! Node types for tests that wait, fail, panic or hang.
 
 use std::time::Duration;
 

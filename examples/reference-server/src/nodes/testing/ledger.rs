@@ -1,10 +1,10 @@
-//! `test-effect` and `test-repeatable`: effects that can be counted in a ledger.
+//! `test-effect` and `test-repeatable`: node types whose effects tests can count in a ledger, a file.
 //!
 //! `test-repeatable` declares that it is safe to repeat.
 //!
 //! `test-effect` shows how an effect that cannot be undone keeps out a stale worker, which was suspended in
-//! the middle of the step and continues after a takeover. The new worker's probe leaves its fencing token,
-//! and a write with a lower token is rejected.
+//! the middle of the step and continues after a takeover. The new worker's probe writes its fencing token
+//! beside the ledger, and from then on a write with a lower token is rejected.
 
 use std::{
     fs::File,
@@ -26,8 +26,8 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 struct Params {
     ledger: String,
-    /// The time that `test-effect` waits before it writes, and `test-repeatable` after. A cancellation does
-    /// not shorten it.
+    /// The time, in milliseconds, that `test-effect` waits before it writes, and `test-repeatable` after. A
+    /// cancellation does not shorten the wait.
     #[serde(default)]
     ms: u64,
 }
@@ -40,7 +40,7 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
         .outputs(["idempotency_key", "attempt"]);
     let probed = folder.clone();
     effect(spec, move |context: EffectContext, params: Params| {
-        // An absolute path stays as it is.
+        // If the ledger's path is absolute, `join` keeps it as it is.
         let path = folder.join(&params.ledger);
         async move {
             let key = context.idempotency_key();
@@ -74,7 +74,7 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
     .into()
 }
 
-/// An effect that is safe to repeat: after a takeover it runs again without a probe.
+/// `test-repeatable`: an effect that is safe to repeat. After a takeover it runs again without a probe.
 pub(super) fn repeatable(folder: PathBuf) -> Handler {
     let spec = NodeSpec::new("test-repeatable", Phase::Delivery)
         .any_phase()
@@ -87,7 +87,7 @@ pub(super) fn repeatable(folder: PathBuf) -> Handler {
         async move {
             let key = context.idempotency_key();
             let line = line(&context);
-            // No probe leaves a fencing token for this effect, so any token will do.
+            // No probe writes a fencing token for this effect, so any token is high enough.
             let written =
                 tokio::task::spawn_blocking(move || append(&path, &line, &key, u64::MAX)).await;
             // If the worker dies during this wait, the effect is done but has no result.
@@ -155,7 +155,8 @@ fn append(path: &Path, line: &str, key: &str, fence: u64) -> std::io::Result<boo
     Ok(true)
 }
 
-/// Checks if the effect has happened. From now on, workers with a lower fencing token cannot do it.
+/// Checks whether the effect has happened. Also writes the fencing token, so that from now on workers with a
+/// lower token cannot cause the effect.
 fn ask(path: &Path, key: &str, fence: u64) -> std::io::Result<Probe> {
     let (ledger, mut fences) = open(path)?;
     fences.write_all(format!("{key}\t{fence}\n").as_bytes())?;

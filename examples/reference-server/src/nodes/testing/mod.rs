@@ -1,5 +1,5 @@
 //! Node types for tests, behind `--enable-test-nodes`: they wait, fail, panic, hang, and write to a ledger.
-//! Each fits every phase.
+//! Each of them can be used in every phase.
 
 mod faults;
 mod ledger;

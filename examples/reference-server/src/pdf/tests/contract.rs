@@ -1,10 +1,10 @@
-//! Tests of the contract's text.
+//! Tests of the text that the bundled contract template makes from sample data.
 
 use serde_json::{Value, json};
 
 use super::{contract, sample, text};
 
-/// The good contract, with a single item of this price and no discount.
+/// The data of the good sample, with a single item of this price and no discount.
 fn priced(language: &str, currency: &str, cents: i64) -> Value {
     let mut data = sample("good");
     data["language"] = json!(language);

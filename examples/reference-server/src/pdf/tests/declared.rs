@@ -1,4 +1,4 @@
-//! Tests that the template's declaration is exact: no path too many, none missing.
+//! Tests that the declaration of the contract template lists exactly the paths that the template needs.
 
 use serde_json::{Map, Value};
 

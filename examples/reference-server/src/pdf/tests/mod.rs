@@ -1,4 +1,4 @@
-//! Tests of the whole module, with the samples that come with the program.
+//! Tests of making PDFs: with the bundled contract template, and its samples of good and broken data.
 
 mod appended;
 mod contract;

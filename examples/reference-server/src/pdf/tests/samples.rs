@@ -1,4 +1,4 @@
-//! Tests of the samples, the schema that describes them, and the errors for the broken ones.
+//! Tests of the samples of contract data, the schema that describes them, and the errors for broken samples.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Tests of the limits of a template's access, and of the errors beyond them.
+//! Tests that a template reaches nothing outside its sandbox, and that an error names its place.
 
 use std::{
     collections::BTreeSet,
@@ -135,7 +135,7 @@ fn today_is_what_the_caller_says() {
 fn equal_input_gives_equal_bytes() {
     let data = sample("good");
     let first = contract(&data).unwrap();
-    // Render other data in between and clear Typst's cache, so that more than the cache is compared.
+    // Render other data in between and clear Typst's cache, so that the second result is not the cached one.
     contract(&sample("good.pt-BR")).unwrap();
     typst::comemo::evict(0);
     assert_eq!(first.bytes, contract(&data).unwrap().bytes);

@@ -1,4 +1,4 @@
-//! Approvers with a real browser.
+//! An approver who decides in a real browser.
 
 use super::driver::{Browser, Settings};
 use crate::{approvals::APPROVED_CONTRACT, process::Server};
@@ -24,7 +24,7 @@ async fn an_approver_without_scripts_says_yes_and_the_contract_is_sent() {
     browser.click("form[action$='/approve'] button").await;
     let execution = server.until(&id, &["completed"]).await;
     assert_eq!(execution["delivery_state"], "sent");
-    // The answer has no form, and from now on the link's page has none either.
+    // Once the approver has decided, the link's page has no form.
     browser.goto(&link).await;
     assert!(!browser.has("form").await, "{}", browser.source().await);
     assert_eq!(browser.complaints().await, [""; 0]);

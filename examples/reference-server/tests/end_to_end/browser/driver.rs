@@ -41,11 +41,11 @@ impl Default for Settings {
     }
 }
 
-/// A browser. It ends with the test, however the test ends.
+/// A browser. It ends with the test, even if the test is killed.
 pub(super) struct Browser {
     page: Client,
     driver: Child,
-    // Holds the profiles. Dropped last, after browser and driver have ended.
+    // Holds the browser's profile. It is dropped last, after browser and driver have ended.
     _folder: tempfile::TempDir,
 }
 
@@ -142,7 +142,7 @@ impl Browser {
     }
 
     /// The browser's warnings since the last call: violated policies, failing scripts, and missing resources.
-    /// A missing favicon is ignored, because the browser requests that by itself.
+    /// A missing favicon is ignored, because the browser requests it without being told to.
     pub(super) async fn complaints(&self) -> Vec<String> {
         let log = self.page.issue_cmd(BrowserLog).await.expect("a log");
         let entries = log.as_array().expect("a list").iter();
@@ -157,7 +157,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         drop(self.driver.stdin.take());
-        // Wait, because the profile is deleted after this.
+        // Wait for the end of the driver, because the profile is deleted next.
         let _ = self.driver.wait();
     }
 }
@@ -206,7 +206,7 @@ fn capabilities(settings: Settings) -> Capabilities {
     serde_json::from_value(capabilities).expect("an object")
 }
 
-/// The program that a variable names, or the first of these in `PATH`.
+/// The program that the environment variable names, or else the first of `names` in `PATH`.
 fn program(variable: &str, names: &[&str]) -> PathBuf {
     if let Some(named) = std::env::var_os(variable) {
         let named = PathBuf::from(named);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::process::Server;
 
-/// The types of all events of this execution: an `EventSource` receives only the types that it names.
+/// The event types that the page listens for. An `EventSource` receives only the types that it names.
 const TYPES: &str = "execution.created,execution.status_changed,execution.progress,preflight.completed,\
     step.started,step.completed,step.failed,step.skipped,execution.paused,execution.resumed,\
     execution.completed,execution.failed,execution.canceled,approval.requested,approval.decided,\
@@ -28,7 +28,7 @@ async fn an_event_source_of_another_origin_hears_each_event_once_though_connecti
     assert_eq!(status, 201, "{token}");
     let token = token["token"].as_str().expect("a token");
 
-    // One connection breaks within a replayed event, another within a live one.
+    // The first connection breaks within a replayed event, the second within a live one.
     let cuts = ["id: 4-0\nevent", "event: signature.signer.signed\nda"];
     let proxy = CuttingProxy::to(&server.url, &cuts).await;
     let stream = format!(
@@ -40,7 +40,7 @@ async fn an_event_source_of_another_origin_hears_each_event_once_though_connecti
     let page = Url::parse_with_params(&page, parameters).expect("a URL");
     let browser = Browser::open(Settings::default()).await;
     browser.goto(page.as_str()).await;
-    // Wait until the page has caught up with live events once, after the first break.
+    // Wait until the page has reconnected after the first break and caught up, so that later events are live.
     browser
         .run_to_its_end(
             "const done = arguments[0];

@@ -1,4 +1,4 @@
-//! Pages of another origin.
+//! A page whose origin is not the server's.
 
 use axum::{Router, response::Html, routing::get};
 

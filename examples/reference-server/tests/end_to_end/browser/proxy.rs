@@ -13,8 +13,8 @@ use tokio::{
     },
 };
 
-/// Forwards all bytes. After the server has sent one of the given texts, it cuts the connection: once for
-/// each text, in order.
+/// A proxy that forwards all bytes, and cuts the connection in which the server sends the first of the given
+/// texts. Then it looks for the next text.
 pub(super) struct CuttingProxy {
     pub(super) url: String,
     state: Arc<State>,
@@ -45,7 +45,7 @@ impl CuttingProxy {
         Self { url, state }
     }
 
-    /// The last event id in each request for an event stream.
+    /// The `Last-Event-ID` of each request for an event stream.
     pub(super) fn asked_after(&self) -> Vec<Option<String>> {
         let asked = self.state.asked.lock().expect("nobody panics with it");
         let asked = String::from_utf8_lossy(&asked).into_owned();
@@ -106,7 +106,7 @@ async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
     }
 }
 
-/// The position at which to cut the received bytes, of which the first `sent` were forwarded.
+/// The position at which to cut the bytes in `seen`. The first `sent` of them were already forwarded.
 fn cut_in(seen: &[u8], sent: usize, state: &State) -> Option<usize> {
     let mut cuts = state.cuts.lock().expect("nobody panics with it");
     let text = cuts.front()?.as_bytes();

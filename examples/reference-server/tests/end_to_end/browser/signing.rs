@@ -1,4 +1,4 @@
-//! Signers with a real browser.
+//! Signers who read and sign in a real browser.
 
 use super::{
     driver::{Browser, Settings},
@@ -13,7 +13,7 @@ const TWO: &str = "signer.two@example.com";
 /// the page shows.
 async fn read_the_document(browser: &Browser, link: &str) {
     browser.enter_frame("iframe").await;
-    // The frame holds the browser's PDF viewer, whose content scripts cannot read.
+    // The frame holds the browser's PDF viewer. Scripts cannot read the viewer's content.
     let shown = browser.run("return document.contentType").await;
     assert_eq!(shown, "application/pdf");
     browser.leave_frame().await;

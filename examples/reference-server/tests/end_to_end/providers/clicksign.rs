@@ -1,4 +1,4 @@
-//! ClickSign: envelopes in JSON:API, webhooks with an HMAC over their raw bytes.
+//! Signatures through ClickSign: envelopes in JSON:API, webhooks with an HMAC over their raw bytes.
 
 use std::sync::{Arc, Mutex};
 
@@ -52,7 +52,7 @@ fn resource(kind: &str, id: String) -> Response {
 /// The status and reason of a rejected request.
 type Refused = (StatusCode, &'static str);
 
-/// The attributes in a JSON:API body, if its resource has this type.
+/// The attributes in a JSON:API body, if its resource type is `kind`.
 fn attributes(body: &Value, kind: &str) -> Result<Value, Refused> {
     match body["data"]["type"] == kind {
         true => Ok(body["data"]["attributes"].clone()),
@@ -301,7 +301,8 @@ async fn a_contract_is_signed_though_webhooks_come_twice_late_forged_and_not_at_
     let name = &asked[0]["data"]["attributes"]["name"];
     assert_eq!(name, "Legal representative of the provider");
 
-    // The first signer: the signature, the same again, and an earlier event.
+    // Webhooks about the first signer: the signature, the same webhook again, and an event before the
+    // signature.
     let seen = event("signature_started", ONE, "2026-03-02T09:01:00.000-03:00");
     let signed = event("sign", ONE, "2026-03-02T09:02:00.000-03:00");
     let taken = body(0, &signed, &[]);
@@ -321,7 +322,7 @@ async fn a_contract_is_signed_though_webhooks_come_twice_late_forged_and_not_at_
     assert_eq!(one["signed_at"], "2026-03-02T12:02:00.000Z");
     assert_eq!(state["all_signed"], false);
 
-    // A webhook with a wrong secret changes nothing; nor does an unknown event.
+    // A webhook with a wrong secret changes nothing. An unknown event does not either.
     let forged = body(0, &event("sign", TWO, "2026-03-02T09:03:00.000-03:00"), &[]);
     let mut wrong = proof(&forged).into_bytes();
     let last = wrong.last_mut().expect("a digit");
@@ -411,7 +412,8 @@ async fn a_refusal_ends_the_run_at_once_and_withdraws_the_envelope() {
         .until_called("PATCH /api/v3/envelopes/env-0")
         .await;
     assert_eq!(withdrawn["data"]["type"], "envelopes");
-    // Another PATCH has activated the envelope before, and may have matched; wait for the cancellation.
+    // `until_called` may have found the PATCH that activated the envelope, so wait for the cancellation
+    // itself.
     let began = std::time::Instant::now();
     while fake.status(0) != "canceled" {
         assert!(began.elapsed() < crate::process::DEADLINE, "it stays open");
@@ -453,7 +455,8 @@ async fn a_document_that_is_not_finished_is_fetched_later_and_nobody_is_asked_ag
     let one = event("sign", ONE, "2026-03-02T09:02:00.000-03:00");
     let two = event("sign", TWO, "2026-03-02T09:04:00.000-03:00");
     assert_eq!(send(&server, &body(0, &two, &[&one, &two])).await.0, 200);
-    // All attempts fail. All have signed, so the execution waits for a person instead of failing.
+    // All attempts to fetch the document fail. All signers have signed, so the execution waits for a person
+    // instead of failing.
     server.until(&id, &["needs_review"]).await;
     is_clear(&server, &id, "clicksign.service_unavailable", "retry").await;
     let path = format!("/api/v1/executions/{id}/resume");

@@ -19,14 +19,14 @@ use tokio::net::TcpListener;
 
 use crate::process::DEADLINE;
 
-/// A wrong answer to a call.
+/// A faulty answer to one call of the fake provider.
 pub(super) struct Fault {
-    /// The call that it answers, such as `POST /api/v1/docs/`.
+    /// The call that gets the faulty answer, such as `POST /api/v1/docs/`.
     pub(super) call: &'static str,
     pub(super) status: u16,
     pub(super) body: &'static str,
     pub(super) retry_after: Option<&'static str>,
-    /// True if the call takes effect and only its answer is lost.
+    /// True if the call takes effect, so that only its answer is lost.
     pub(super) done: bool,
     /// True if the answer never comes.
     pub(super) held: bool,
@@ -59,8 +59,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// Serves a provider's API on a free port. Calls without `authorization` are rejected, except those for
-    /// documents, which have secret links.
+    /// Serves a provider's API on a free port. Calls without `authorization` are rejected. Documents have
+    /// secret links and are fetched without it.
     pub(super) async fn serve(
         authorization: &'static str,
         router: impl FnOnce(Self) -> Router,
@@ -82,14 +82,14 @@ impl Desk {
         locked(&self.faults).push_back(fault);
     }
 
-    /// The bodies of the calls whose line begins with `call`.
+    /// The bodies of the calls whose method and path begin with `call`.
     pub(super) fn calls(&self, call: &str) -> Vec<Value> {
         let calls = locked(&self.calls);
         let those = calls.iter().filter(|(made, _)| made.starts_with(call));
         those.map(|(_, body)| body.clone()).collect()
     }
 
-    /// Waits for a call, and returns the last one's body.
+    /// Waits until `call` was made. Returns the body of the last such call.
     pub(super) async fn until_called(&self, call: &str) -> Value {
         let began = Instant::now();
         loop {

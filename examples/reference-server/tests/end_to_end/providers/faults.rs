@@ -1,4 +1,4 @@
-//! Providers that fail. Each error is explained in both languages, with an action.
+//! Providers that fail. The server explains each error in both languages, with an action.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn what_may_pass_is_tried_again_and_then_told() {
         let before = fake.desk.calls(ENVELOPES).len();
         for _ in 0..3 {
             let mut fault = Fault::new(ENVELOPES, status, body);
-            // Without this, the server waits ten seconds after a rate limit.
+            // Without `Retry-After`, the server waits ten seconds after a rate limit.
             fault.retry_after = Some("0");
             fake.desk.fails(fault);
         }
@@ -39,7 +39,7 @@ async fn what_may_pass_is_tried_again_and_then_told() {
         );
     }
     assert_eq!(fake.sent(), 0);
-    // The provider recovers, and so does the execution.
+    // The provider fails once; the execution retries and continues.
     fake.desk.fails(Fault::new(ENVELOPES, 500, ""));
     let id = start(&server, "clicksign", usual()).await;
     server.until_it_awaits_signatures(&id).await;
@@ -108,7 +108,7 @@ async fn a_document_that_could_not_be_made_is_told_and_asked_for_no_second_time_
     server.until(&id, &["failed"]).await;
     is_clear(&server, &id, "zapsign.service_unavailable", "retry").await;
     assert_eq!(fake.desk.calls(create).len(), 3);
-    // The outcome is unknown: the server looks for the document before it creates it again.
+    // The outcome of the call is unknown, so the server looks for the document before it creates it again.
     fake.desk.fails(Fault::new(create, 500, "oops"));
     let list = "GET /api/v1/docs/";
     let lists = fake.desk.calls(list).len();

@@ -1,5 +1,5 @@
-//! Signatures through external providers. The program calls an API that this process fakes, and receives
-//! webhooks as the provider sends them.
+//! Signatures through external providers. The server calls a provider's API, which this process fakes, and
+//! receives webhooks as the provider sends them.
 
 mod clicksign;
 mod fake;
@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 use crate::process::{Server, sample_data};
 
-/// Secrets that must appear nowhere.
+/// `TOKEN` and `SECRET` are secrets that neither the API nor the log may show.
 const TOKEN: &str = "api-token-51a9c3";
 const SECRET: &str = "webhook-secret-7fe02b";
 const ONE: &str = "signer.one@example.com";
 const TWO: &str = "signer.two@example.com";
 
-/// A server with an account at the provider. It polls every second and logs everything.
+/// A server with an account at the provider. It polls the provider every second, and logs at the finest
+/// level.
 fn server(provider: &str, base_url: &str) -> Server {
     let names = ["BASE_URL", "TOKEN", "WEBHOOK_SECRET"];
     let [url, token, secret] = names.map(|name| format!("DOCG_{provider}_{name}"));

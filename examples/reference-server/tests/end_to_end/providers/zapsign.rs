@@ -1,4 +1,4 @@
-//! ZapSign: documents in plain JSON, webhooks with a secret in a header.
+//! Signatures through ZapSign: documents in plain JSON, webhooks with a secret in a header.
 
 use std::sync::{Arc, Mutex};
 
@@ -56,7 +56,7 @@ impl ZapSign {
         read(&mut self.documents.lock().expect("not poisoned"))
     }
 
-    /// Changes a document, and returns the webhook's body about it.
+    /// Changes the first document. Returns the body of the webhook about the change.
     fn happens(&self, change: impl FnOnce(&mut Value), event_type: &str) -> String {
         self.all(|all| {
             change(&mut all[0]);

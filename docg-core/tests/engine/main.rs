@@ -1,0 +1,25 @@
+//! The engine over the memory adapters, as an application sees it.
+
+mod approvals;
+mod building;
+mod cancels;
+mod commits;
+mod control;
+mod durations;
+mod faulty;
+mod idempotency;
+mod interrupted;
+mod leases;
+mod lifecycle;
+mod limits;
+mod lost_answers;
+mod organization_feed;
+mod places;
+mod publishing;
+mod relay;
+mod signatures;
+mod takeover;
+mod unclaimable;
+mod unstorable;
+mod workers;
+mod world;
