@@ -6,7 +6,8 @@ use docg_core::ports::{StoreError, StoreErrorKind};
 
 use crate::environment::DatabaseFault;
 
-/// A failure within this crate. It is `Clone` because one statement can serve many callers.
+/// A failure within this crate. It is `Clone` because one statement can serve many callers, each of which
+/// gets the error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -23,7 +24,8 @@ pub(crate) enum Error {
          (max_connections, CONNECTION LIMIT, the pooler's size)"
     )]
     Silent(String),
-    /// The task that ran the statement ended first: its runtime shut down, or it panicked.
+    /// The task that ran the statement ended before the statement: its runtime shut down, or the task
+    /// panicked.
     #[error("the statement was left while it was under way")]
     GivenUp,
     #[error("{0}")]
@@ -54,13 +56,13 @@ pub(crate) enum Meaning {
     Gone,
     /// Another session holds a required row for longer than the lock timeout.
     Held,
-    /// The database is reachable and refuses for now.
+    /// The database is reachable and refuses the statement for now.
     Busy,
     /// The disk is full.
     Full,
     /// The row exists already.
     Duplicate,
-    /// Another execution has this name, which may lead to one execution only.
+    /// Another execution has this approval link or envelope, which may lead to one execution only.
     NameTaken,
     /// A value cannot be stored.
     Refused,
@@ -160,7 +162,7 @@ fn meaning(error: &sqlx::Error) -> Meaning {
     }
 }
 
-/// The advice for a connection that the server refused with this code.
+/// The advice for a connection that the server refused with this SQLSTATE.
 fn to_be_let_in(code: &str) -> Option<&'static str> {
     match code {
         "28P01" => Some("correct the user or the password in the URL, or create the role"),

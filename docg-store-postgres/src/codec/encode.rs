@@ -15,7 +15,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// Encodes a text. It rejects a NUL, which PostgreSQL cannot keep.
+    /// Encodes a text. It rejects a text with a NUL character, which PostgreSQL cannot keep.
     pub(crate) fn text(self, field: &str, text: &str) -> Result<String, Error> {
         match Unstorable::of_text(text) {
             Some(fault) => Err(cannot_be_stored(field, fault)),
