@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::error::{Error, Meaning};
 
-/// The maximum number of attempts for a statement that loses races.
+/// The maximum number of attempts for a statement that loses races against other transactions.
 const ATTEMPTS: u64 = 8;
 
 /// The maximum wait for a locked row in a statement that serves several callers. A healthy worker locks a

@@ -18,7 +18,7 @@ pub(crate) enum Error {
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
-    /// No connection came up in time, and no error tells why.
+    /// No connection could be made in time, and no error tells why.
     #[error(
         "no connection to {0} in time: the server does not answer, or lets this role connect no more often \
          (max_connections, CONNECTION LIMIT, the pooler's size)"
@@ -94,7 +94,7 @@ impl Error {
             || matches!(meaning, Some(Meaning::Unreadable | Meaning::Refused))
     }
 
-    /// Turns an error of connecting into one with advice, if the server refused the connection.
+    /// Adds advice to an error of connecting, if the server refused the connection.
     pub(crate) fn of_connecting(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
         match code.as_deref().and_then(to_be_let_in) {

@@ -1,6 +1,6 @@
-//! The two changes that the guards of the audit trail allow: erasing personal data, and purging rows after
-//! their retention time. Both need a role that may change the table. The role that serves requests should
-//! not have that right.
+//! The two changes that the triggers on the audit trail allow: erasing personal data, and purging rows
+//! after their retention time. Both need a role that may change the table. The role that serves requests
+//! should not have that right.
 
 use std::collections::BTreeMap;
 
@@ -242,5 +242,5 @@ impl PgStore {
     }
 }
 
-/// Makes the guards of the audit trail allow the named change until the transaction ends.
+/// Makes the triggers on the audit trail allow the named change until the transaction ends.
 const OPEN_DOOR: &str = "SELECT set_config($1, 'on', true)";

@@ -117,8 +117,8 @@ pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Er
     read.ok_or_else(|| Error::Corrupt(format!("{column} is {number}")))
 }
 
-/// Reads a row's sequence number. It accepts damaged numbers, so that the rows around stay readable: a
-/// negative one becomes 0, which no row has.
+/// Reads a row's sequence number. It accepts damaged numbers, so that a list with a damaged row stays
+/// readable: a negative number becomes 0, which no valid row has.
 pub(crate) fn seq(row: &PgRow, column: &str) -> Result<u64, Error> {
     let seq: i64 = field(row, column)?;
     Ok(u64::try_from(seq).unwrap_or_default())

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Time;
 use crate::error::Error;
 
-/// Encodes values for the database, and rejects those that it cannot keep.
+/// Encodes values for the database, and rejects values that the database cannot keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoder {
     pub(crate) max_json_bytes: usize,

@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Meaning},
 };
 
-/// The rows of execution `e` in a table that have a valid sequence number.
+/// SQL for the rows of execution `e` in a table that have a valid sequence number.
 macro_rules! counted {
     ($table:literal) => {
         concat!(

@@ -1,4 +1,4 @@
-//! Deletes executions that ended long ago.
+//! Deletes executions that ended long ago, and definitions that no execution uses any more.
 
 use docg_core::time::Timestamp;
 use sqlx::postgres::PgArguments;
@@ -46,11 +46,11 @@ impl PgStore {
         }
     }
 
-    /// Purges old executions without unsettled signals. It skips locked rows, so it never waits and nobody
-    /// waits for it. The audit rows stay, and `audit_heads` keeps the chain's head. If no checkpoint has
-    /// signed the head, `audit_unsigned` names the execution for the next checkpoint. Rows with the same
-    /// keys that somebody added to these tables do not stop the purge; verifying reports them if they are
-    /// wrong.
+    /// Purges old executions without unsettled signals. It skips locked rows, so it never waits for another
+    /// session, and none waits for it. The audit rows stay, and `audit_heads` keeps the chain's head. If no
+    /// checkpoint has signed the head, `audit_unsigned` names the execution for the next checkpoint. Rows
+    /// with the same keys that somebody added to these tables do not stop the purge; verifying reports them
+    /// if they are wrong.
     async fn purge_settled(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let sql = "WITH old AS MATERIALIZED (
                 SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
