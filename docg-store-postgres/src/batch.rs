@@ -1,7 +1,7 @@
 //! Gathers requests that arrive together into one statement; a request that comes alone is sent at once.
 //!
-//! There is no timer. While the allowed batches are under way, new requests wait; the next batch to
-//! finish takes them along.
+//! There is no timer. While as many batches are under way as allowed, new requests wait; the task whose
+//! batch ends first sends them in its next batch.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,7 @@ pub(crate) trait BatchItem: Send + Sync + Sized + 'static {
     /// The request's key. Two requests with the same key must not go in one batch.
     fn mark(&self) -> uuid::Uuid;
 
-    /// The approximate size in bytes.
+    /// The approximate size of the request in bytes.
     fn size(&self) -> usize;
 
     /// Sends the requests in one statement. Returns one answer for each, in order. An error means that the
@@ -38,7 +38,7 @@ pub(crate) trait BatchItem: Send + Sync + Sized + 'static {
     ) -> Result<Vec<Result<Self::Answer, Error>>, Error>;
 }
 
-/// The approximate maximum size of a batch in bytes, not counting its first request.
+/// The approximate maximum size of a batch in bytes. A larger request is sent alone.
 const MAX_BYTES: usize = 8 << 20;
 
 pub(crate) struct Batcher<P: BatchItem>(Arc<Shared<P>>);
@@ -63,14 +63,15 @@ impl<P: BatchItem> Shared<P> {
     }
 }
 
-/// Sends one batch after the other. At most `max_batches` of these tasks run at once.
+/// A task that sends one batch after the other until no request waits. At most `max_batches` of these tasks
+/// run at once.
 struct BatchTask<P: BatchItem> {
     shared: Arc<Shared<P>>,
     has_ended: bool,
 }
 
-/// A task that is dropped before it ends has panicked, or its runtime was shut down.
-/// Dropping it frees its place, so that no request waits for it.
+/// A task that is dropped before it ends has panicked, or its runtime was shut down. It no longer counts as
+/// running then, so that new requests start another task and do not wait for this one.
 impl<P: BatchItem> Drop for BatchTask<P> {
     fn drop(&mut self) {
         if self.has_ended {
@@ -79,7 +80,8 @@ impl<P: BatchItem> Drop for BatchTask<P> {
         let mut state = self.shared.state();
         state.running -= 1;
         if state.running == 0 {
-            // Dropping the channels makes each sender report that its statement was given up.
+            // No task is left to send the waiting requests. Dropping their channels makes each caller get
+            // `GivenUp`.
             state.waiting.clear();
         }
     }
@@ -113,7 +115,7 @@ impl<P: BatchItem> Batcher<P> {
             })
         };
         if let Some(task) = task {
-            // Use a separate task, so that a caller that is dropped does not cancel the others' commits.
+            // Use a separate task: if this caller is dropped, the requests of other callers are still sent.
             tokio::spawn(task.run());
         }
         answered.await.unwrap_or(Err(Error::GivenUp))
@@ -129,7 +131,7 @@ impl<P: BatchItem> BatchTask<P> {
         };
         loop {
             if let Err(error) = self.send(batch, &mut connection).await {
-                // The connection is lost; the waiting requests go on a new one.
+                // The connection is lost; the waiting requests are sent on a new one.
                 drop(connection);
                 let Some(next) = self.next() else { return };
                 tracing::warn!("a connection to the database was lost: {error}");
@@ -147,7 +149,8 @@ impl<P: BatchItem> BatchTask<P> {
         }
     }
 
-    /// Takes the next batch. If nothing waits, this task ends, and the next request starts a new one.
+    /// Takes the next batch from the waiting requests. If none waits, this task ends, and the next request
+    /// starts a new task.
     fn next(&mut self) -> Option<Vec<Waiting<P>>> {
         let mut state = self.shared.state();
         if state.waiting.is_empty() {
@@ -181,7 +184,8 @@ impl<P: BatchItem> BatchTask<P> {
         Some(batch)
     }
 
-    /// Sends a batch and answers its senders. Fails if the connection is lost.
+    /// Sends a batch and passes each answer to the caller that waits for it. Fails only if the connection
+    /// is lost.
     async fn send(
         &self,
         batch: Vec<Waiting<P>>,
@@ -221,7 +225,8 @@ impl<P: BatchItem> BatchTask<P> {
             }
         };
         for (sender, answer) in senders.into_iter().zip(answers) {
-            // A sender that no longer waits reads the execution's version later.
+            // If the caller no longer waits, its answer is dropped. The store tells later whether the
+            // request took effect.
             let _ = sender.send(answer);
         }
         lost.map_or(Ok(()), Err)

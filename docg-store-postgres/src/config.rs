@@ -51,8 +51,8 @@ impl PgStoreConfig {
     }
 
     /// Sets how long a statement may take. A statement waits for a locked row for a third of that; commits
-    /// and lease renewals, which share a statement with others, for one second at most. The server ends a
-    /// statement that takes longer. If the server does not answer either, the store drops the statement and
+    /// and lease renewals, of which one statement serves many, for one second at most. The server ends a
+    /// statement that takes longer. If no answer comes from the server, the store drops the statement and
     /// its connection.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -60,7 +60,7 @@ impl PgStoreConfig {
         self
     }
 
-    /// Sets how many commits, or creations, may share one transaction.
+    /// Sets the maximum number of commits, or of creations, that share one transaction.
     #[must_use]
     pub fn batch_size(mut self, size: usize) -> Self {
         self.batch_size = size.max(1);
@@ -68,7 +68,7 @@ impl PgStoreConfig {
     }
 
     /// Sets how many batches of commits may be under way at once, each on its own connection. The fewer
-    /// batches, the more commits share one.
+    /// batches there are, the more commits each contains.
     #[must_use]
     pub fn batches_at_once(mut self, batches: usize) -> Self {
         self.max_batches = batches.max(1);

@@ -1,5 +1,5 @@
-//! Statements on the pool. They are bounded in time and retried after a lost race, and never leave a
-//! connection half used for its next user.
+//! Runs statements on the connection pool. Statements are bounded in time and retried after a lost race. A
+//! connection on which a statement may still run does not go back to the pool.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,11 +15,11 @@ use tracing::Instrument;
 
 use crate::error::{Error, Meaning};
 
-/// The maximum number of attempts for a statement that loses races.
+/// The maximum number of attempts for a statement that loses races against other transactions.
 const ATTEMPTS: u64 = 8;
 
-/// The maximum wait for a locked row in a statement that others share. A healthy worker holds a row
-/// for less than that.
+/// The maximum wait for a locked row in a statement that serves several callers. A healthy worker locks a
+/// row for a shorter time.
 const ROW_WAIT: Duration = Duration::from_secs(1);
 
 /// An SQL condition that is always true and bounds how long the rest of the statement waits for a row,
@@ -56,8 +56,8 @@ pub(crate) struct Database {
     pub(crate) losses: Losses,
 }
 
-/// The time when a connection was last lost. The cause may have broken the others too, so no connection
-/// that is older is used again.
+/// The time when a connection was last lost. The cause may have broken other connections too, so none that
+/// was made before this time is used again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Losses(Arc<Mutex<Option<Instant>>>);
 
@@ -74,7 +74,7 @@ impl Losses {
 }
 
 impl Database {
-    /// The limit for waiting for a row, as a setting in milliseconds.
+    /// The maximum wait for a locked row, in milliseconds, as the text of a setting.
     pub(crate) fn row_wait(&self) -> String {
         let wait = ROW_WAIT.min(self.timeout / 3);
         wait.as_millis().max(1).to_string()
@@ -111,7 +111,8 @@ impl Database {
         running.await.unwrap_or(Err(Error::GivenUp))
     }
 
-    /// Runs a statement as [`write`](Self::write) does, on the caller's connection. The caller must stay.
+    /// Runs a statement as [`write`](Self::write) does, on the caller's connection. The caller must not be
+    /// dropped meanwhile.
     pub(crate) async fn write_on(
         &self,
         connection: &mut PoolConnection<Postgres>,
@@ -143,8 +144,8 @@ impl Database {
         }
     }
 
-    /// Runs a statement that changes nothing. A connection that died or became unusable since its last use
-    /// is replaced, and so may be every connection of the pool.
+    /// Runs a statement that changes nothing. If the connection has died or become unusable since its last
+    /// use, the statement runs again on another one, at most once for each connection of the pool.
     pub(crate) async fn read(
         &self,
         sql: &'static str,
@@ -233,7 +234,7 @@ impl Snapshot {
     }
 }
 
-/// Closes the connection if its transaction is open or a statement may still run, so that nobody else
+/// Closes the connection if its transaction is open or a statement may still run, so that no other caller
 /// gets it.
 impl Drop for Snapshot {
     fn drop(&mut self) {

@@ -94,7 +94,7 @@ impl DatabaseFault {
         }
     }
 
-    /// True if the fault is of the server or the database, so that no migration or grant corrects it.
+    /// True if the fault lies in the server or the database, so that no migration or grant corrects it.
     fn is_of_server(&self) -> bool {
         !matches!(self, Self::Unmigrated { .. } | Self::Rights(_))
     }
@@ -209,7 +209,7 @@ impl PgStore {
     }
 }
 
-/// The clock fault, if the database's time lies outside the interval in which it was asked.
+/// The clock fault, if the database's time is more than `SKEW_MS` before the query began or after it ended.
 fn skew(began: Timestamp, there: Timestamp, ended: Timestamp) -> Option<DatabaseFault> {
     let (ahead, behind) = (began.millis_since(there), there.millis_since(ended));
     let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);

@@ -6,7 +6,8 @@ use docg_core::ports::{StoreError, StoreErrorKind};
 
 use crate::environment::DatabaseFault;
 
-/// A failure within this crate. It is `Clone` because one statement can serve many callers.
+/// A failure within this crate. It is `Clone` because one statement can serve many callers, each of which
+/// gets the error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -17,13 +18,14 @@ pub(crate) enum Error {
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
-    /// No connection came up in time, and no error tells why.
+    /// No connection could be made in time, and no error tells why.
     #[error(
         "no connection to {0} in time: the server does not answer, or lets this role connect no more often \
          (max_connections, CONNECTION LIMIT, the pooler's size)"
     )]
     Silent(String),
-    /// The task that ran the statement ended first: its runtime shut down, or it panicked.
+    /// The task that ran the statement ended before the statement: its runtime shut down, or the task
+    /// panicked.
     #[error("the statement was left while it was under way")]
     GivenUp,
     #[error("{0}")]
@@ -54,13 +56,13 @@ pub(crate) enum Meaning {
     Gone,
     /// Another session holds a required row for longer than the lock timeout.
     Held,
-    /// The database is reachable and refuses for now.
+    /// The database is reachable and refuses the statement for now.
     Busy,
     /// The disk is full.
     Full,
     /// The row exists already.
     Duplicate,
-    /// Another execution has this name, which may lead to one execution only.
+    /// Another execution has this approval link or envelope, which may lead to one execution only.
     NameTaken,
     /// A value cannot be stored.
     Refused,
@@ -92,7 +94,7 @@ impl Error {
             || matches!(meaning, Some(Meaning::Unreadable | Meaning::Refused))
     }
 
-    /// Turns an error of connecting into one with advice, if the server refused the connection.
+    /// Adds advice to an error of connecting, if the server refused the connection.
     pub(crate) fn of_connecting(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
         match code.as_deref().and_then(to_be_let_in) {
@@ -160,7 +162,7 @@ fn meaning(error: &sqlx::Error) -> Meaning {
     }
 }
 
-/// The advice for a connection that the server refused with this code.
+/// The advice for a connection that the server refused with this SQLSTATE.
 fn to_be_let_in(code: &str) -> Option<&'static str> {
     match code {
         "28P01" => Some("correct the user or the password in the URL, or create the role"),

@@ -189,7 +189,8 @@ pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
-    // Check first: a role without the right to create can still find that the schema is up to date.
+    // Create the schema only if it is missing. So a role that may not create one can still find that it is
+    // up to date.
     let is_there: bool = sqlx::query("SELECT to_regclass('docg.migrations') IS NOT NULL AS there")
         .fetch_one(&mut *transaction)
         .await?

@@ -1,6 +1,6 @@
-//! Signed checkpoints. A hash chain alone does not reveal that its tail was cut together with its head,
-//! or that the database's owner has rebuilt it. A signature does, because its key is not in the
-//! database.
+//! Signed checkpoints of the audit chains. A hash chain alone does not reveal that its last rows were cut
+//! off and its head (the number and hash of its last row) was changed to match, or that the database's
+//! owner has rebuilt it. A signature reveals both, because its key is not in the database.
 
 use std::fmt;
 
@@ -26,8 +26,8 @@ use crate::{
 /// ```
 /// use docg_store_postgres::CheckpointKey;
 ///
-/// let key = CheckpointKey::from_seed([7; 32]); // 32 random bytes, in earnest
-/// let public = key.public_key(); // what verifying needs
+/// let key = CheckpointKey::from_seed([7; 32]); // in production: 32 random bytes
+/// let public = key.public_key(); // needed to verify the trail
 /// assert_eq!(public.len(), 32);
 /// ```
 pub struct CheckpointKey(SigningKey);
@@ -39,7 +39,7 @@ impl CheckpointKey {
         Self(SigningKey::from_bytes(&seed))
     }
 
-    /// The public key, which verifying needs.
+    /// The public key, with which signatures are verified.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
         self.0.verifying_key().to_bytes()
@@ -52,17 +52,18 @@ impl fmt::Debug for CheckpointKey {
     }
 }
 
-/// A checkpoint that was made. If its number and hash are kept elsewhere, verifying notices when the
-/// checkpoint is removed: see [`AuditTrust::checkpoint`](crate::AuditTrust::checkpoint).
+/// The result of making a checkpoint. Keep its number and hash outside the database: with both, verifying
+/// notices that the checkpoint was removed. See [`AuditTrust::checkpoint`](crate::AuditTrust::checkpoint).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointSummary {
     /// The organization whose trail was signed.
     pub organization_id: OrganizationId,
     /// The checkpoint's number within the organization: 1, 2, 3 …
     pub seq: u64,
-    /// The number of chains that have grown since the checkpoint before, or were purged.
+    /// The number of chains that the checkpoint signs: they have grown since the previous checkpoint, or
+    /// were purged.
     pub chains: usize,
-    /// The hash that was signed.
+    /// The checkpoint's hash, which was signed.
     pub hash: [u8; 32],
 }
 
@@ -80,10 +81,11 @@ impl From<&Checkpoint> for CheckpointSummary {
 /// The maximum number of chains in one checkpoint.
 const CHAINS: usize = 10_000;
 
-/// The maximum number of attempts to make a checkpoint while other processes make some too.
+/// The maximum number of attempts to store a checkpoint whose number other processes keep taking.
 pub(super) const ATTEMPTS: u32 = 5;
 
-/// Stores a checkpoint and marks its heads as signed. [`parameters_of`] makes its parameters.
+/// The statement that stores a checkpoint and marks its chains as signed. [`parameters_of`] makes its
+/// parameters.
 pub(super) const KEEP: &str = "WITH heads AS MATERIALIZED (
         SELECT h.id, h.seq, h.hash
         FROM unnest($9::uuid[], $10::int8[], $11::bytea[]) AS h (id, seq, hash)),
@@ -106,9 +108,9 @@ pub(super) const KEEP: &str = "WITH heads AS MATERIALIZED (
     WHERE e.id = held.id";
 
 impl PgStore {
-    /// Signs the ends of an organization's chains that have grown since the last checkpoint, also those of
-    /// purged executions; at most 10,000. Returns `None` if no chain has grown. Any process may call this,
-    /// from time to time.
+    /// Makes a checkpoint: signs the last row of each chain of an organization that has grown since its
+    /// last checkpoint, also of purged executions; at most 10,000 chains. Returns `None` if no chain has
+    /// grown. Call this regularly, from any process.
     ///
     /// # Errors
     ///
@@ -122,16 +124,18 @@ impl PgStore {
         let mut attempt = 1;
         loop {
             match self.make_checkpoint(organization, key, now).await {
-                // The other process's checkpoint covers all or most of the same chains.
+                // Another process was faster. Its checkpoint covers most of the same chains; try to sign
+                // the rest.
                 Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                 made => return made.map_err(|e| e.at("checkpoint_audit")),
             }
         }
     }
 
-    /// Signs the ends of all organizations' chains, as [`checkpoint_audit`](Self::checkpoint_audit) does for
-    /// one organization, in as many checkpoints as needed. Calls `made` with each checkpoint once it is
-    /// stored. Returns the organizations for which it failed; a failure does not stop the others.
+    /// Makes checkpoints for all organizations, as many for each as it needs, as
+    /// [`checkpoint_audit`](Self::checkpoint_audit) does. Calls `made` with each checkpoint once it is
+    /// stored. Returns the organizations that failed, with their errors; a failure does not stop the other
+    /// organizations.
     ///
     /// # Errors
     ///
@@ -145,7 +149,8 @@ impl PgStore {
         let mut failed = Vec::new();
         let organizations = self.signed_for().await;
         for organization in organizations.map_err(|e| e.at("checkpoint_audits"))? {
-            // Chains that have grown again are left to the next call: on a busy system some always have.
+            // Stop after a checkpoint that is not full. On a busy system some chains have always grown
+            // again; they are left to the next call.
             let mut is_full = true;
             while is_full {
                 match self.checkpoint_audit(organization, key, now).await {
@@ -169,12 +174,12 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Option<CheckpointSummary>, Error> {
-        // Read the last checkpoint before the heads. If another process signs meanwhile, this checkpoint
-        // has the same number and is refused.
+        // Read the last checkpoint before the chains. If another process stores a checkpoint meanwhile,
+        // this checkpoint has the same number and is refused.
         let last = self.last_checkpoint(organization).await?;
-        // A role that may only serve can write to every table except the heads that exist already.
-        // So of purged executions only those heads are signed. Only the purge itself signs that rows
-        // were purged.
+        // The role that serves may write to `audit_unsigned`, but cannot change a row of `audit_heads`. So
+        // `audit_unsigned` only says which purged executions to sign; what is signed comes from
+        // `audit_heads`. Chains in `audit_purges` are left out: `purge_audit` signs their removal itself.
         let sql = "(SELECT e.id AS execution_id, e.audit_seq, e.audit_hash FROM docg.executions e
                 WHERE e.organization_id = $1 AND NOT e.is_checkpointed AND e.audit_seq > 0
                 ORDER BY e.id LIMIT $2)
@@ -217,7 +222,7 @@ impl PgStore {
 }
 
 impl CheckpointKey {
-    /// Signs the checkpoint that follows `last`.
+    /// Makes and signs the checkpoint after the one with number and hash `last`.
     pub(super) fn sign(
         &self,
         organization_id: OrganizationId,
@@ -264,7 +269,7 @@ pub(super) fn parameters_of(checkpoint: &Checkpoint) -> Result<PgArguments, Erro
     ])
 }
 
-/// Turns a duplicate checkpoint number into a `Conflict`.
+/// Turns the error of a duplicate checkpoint number into a `Conflict`.
 pub(super) fn taken(error: Error) -> Error {
     match error.meaning() {
         Some(Meaning::Duplicate) => {

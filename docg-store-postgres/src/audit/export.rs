@@ -67,8 +67,8 @@ impl PgStore {
     }
 
     /// Writes an organization's audit trail, or that of one of its executions, as lines of JSON, which
-    /// [`verify_audit_export`](crate::verify_audit_export) verifies without a database. The export is a
-    /// snapshot of one moment, which the database keeps open until everything is written.
+    /// [`verify_audit_export`](crate::verify_audit_export) verifies without a database. The export shows
+    /// the trail at one moment: its transaction stays open until everything is written.
     ///
     /// # Errors
     ///
@@ -125,7 +125,8 @@ impl PgStore {
 
     /// The organizations that have executions, purged executions, or checkpoints.
     pub(super) async fn signed_for(&self) -> Result<Vec<OrganizationId>, Error> {
-        // The query skips along the indexes, so its cost does not depend on the rows per organization.
+        // The query skips from organization to organization in each index, so its cost does not depend on
+        // the rows of each.
         let sql = "WITH RECURSIVE live AS (
                 (SELECT e.organization_id FROM docg.executions e ORDER BY e.organization_id LIMIT 1)
                 UNION ALL
@@ -189,8 +190,8 @@ impl PgStore {
         execution: Option<ExecutionId>,
         mut take: impl FnMut(Record) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        // Read one snapshot. Otherwise rows that are purged meanwhile would seem missing, because the
-        // checkpoint of the purge may come after those that were read.
+        // Read everything from one snapshot. Otherwise rows that are purged meanwhile would seem to be
+        // missing: the checkpoint that signs their purge may be stored after the checkpoints were read.
         let mut snapshot = self.database.snapshot().await?;
         let mut seq = 0;
         while let Some(checkpoint) = next_checkpoint(&mut snapshot, organization, seq).await? {
@@ -205,8 +206,8 @@ impl PgStore {
     }
 }
 
-/// Reads the chains of existing executions, then of purged ones, then of executions that are gone
-/// otherwise.
+/// Reads the chains of existing executions, then of purged ones, then of executions that were removed
+/// without a purge.
 async fn all_chains(
     snapshot: &mut Snapshot,
     organization: OrganizationId,
@@ -214,7 +215,8 @@ async fn all_chains(
 ) -> Result<(), Error> {
     let mut after = Uuid::nil();
     loop {
-        // The time stays in the database, because it may be one that cannot be decoded.
+        // The statement looks up `created_at` of the last execution itself, because this program may be
+        // unable to decode it.
         let sql = "SELECT e.id FROM docg.executions e
             WHERE e.organization_id = $1 AND (e.created_at, e.id) > (coalesce(
                 (SELECT x.created_at FROM docg.executions x WHERE x.id = $2), '-infinity'), $2)
@@ -252,8 +254,9 @@ async fn all_chains(
     Ok(())
 }
 
-/// Executions that have audit rows but neither exist nor were purged, of one organization or of all. The
-/// query skips along the index in its order, so its cost does not depend on the rows per execution.
+/// The query for executions that have audit rows but neither exist nor were purged, of one organization or
+/// of all. It skips from execution to execution in the index, so its cost does not depend on the rows of
+/// each.
 pub(super) const ORPHANS: &str = "WITH RECURSIVE trail AS (
         (SELECT a.execution_id, a.organization_id FROM docg.audit_events a
             WHERE a.execution_id > $2 ORDER BY a.execution_id LIMIT 1)
@@ -331,7 +334,8 @@ async fn next_checkpoint(
     let heads = snapshot.read(sql, parameters).await?;
     let heads: Result<Vec<Head>, Error> = heads.iter().map(head).collect();
     let signature: &[u8] = field(row, "signature")?;
-    // A value that cannot be read is replaced, so the checkpoint no longer matches its signature.
+    // A value that cannot be read becomes zeros. Verifying then reports that the checkpoint does not match
+    // its signature.
     Ok(Some(Checkpoint {
         organization_id: organization,
         seq,

@@ -1,9 +1,9 @@
 //! Protection of the audit trail beyond its hash chains.
 //!
-//! [`record`] defines the trail's form outside the database. [`verify`] checks such records, from any
-//! source, and makes a [`report`]; [`export`] reads them from the database. [`checkpoint`] signs the
-//! state of the chains, [`retention`] deletes rows and personal data, and [`privileges`] reports whether
-//! the store's role could bypass the guards.
+//! [`record`] defines the trail's form outside the database. [`verify`] checks records of this form, from
+//! any source, and makes a [`report`]; [`export`] reads the records from the database. [`checkpoint`] signs
+//! the state of the chains, [`retention`] deletes rows and personal data, and [`privileges`] reports
+//! whether the store's role could bypass the triggers that guard the trail.
 
 mod checkpoint;
 mod export;

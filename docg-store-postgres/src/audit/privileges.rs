@@ -1,4 +1,4 @@
-//! Finds rights with which the store's own role could bypass the guards of the audit trail.
+//! Finds rights with which the store's own role could bypass the triggers that guard the audit trail.
 
 use docg_core::ports::StoreError;
 use sqlx::postgres::PgArguments;
@@ -6,9 +6,9 @@ use sqlx::postgres::PgArguments;
 use crate::{PgStore, codec::field, error::Error, store::warn_once};
 
 impl PgStore {
-    /// Logs a warning if the store's role could change the audit trail: as a superuser, as the owner of
-    /// its table, or by a privilege. Each [`connect`](Self::connect) calls this. A host that passes in a
-    /// pool calls it once the schema exists.
+    /// Logs a warning if the store's role could change the audit trail: as a superuser, as the owner of its
+    /// table, or by a privilege. Each [`connect`](Self::connect) calls this. An application that passes in
+    /// a pool calls this itself, once the schema exists.
     pub async fn warn_of_privileges(&self) {
         match self.audit_privileges().await {
             Ok(None) => {}
@@ -22,8 +22,8 @@ impl PgStore {
         }
     }
 
-    /// The way in which the store's role could change the audit trail, in words that follow "the role";
-    /// `None` if it cannot.
+    /// How the store's role could change the audit trail, in words that follow "the role", such as "is a
+    /// superuser"; `None` if it cannot.
     ///
     /// # Errors
     ///

@@ -21,7 +21,7 @@ pub(super) enum Record {
     Event(EventRecord),
 }
 
-/// The end of a chain.
+/// The head of a chain: the number and hash of its last row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) execution_id: ExecutionId,
@@ -31,7 +31,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The head that records the purge of a chain's rows. No chain with rows has such a head.
+    /// The head that records the purge of a chain's rows. Its number is 0, which no chain with rows has.
     pub(super) fn of_purge(execution_id: ExecutionId) -> Self {
         Self {
             execution_id,
@@ -52,7 +52,7 @@ impl Head {
     }
 }
 
-/// A chain; its rows follow as records of their own.
+/// A chain without its rows, which follow as records of their own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Chain {
     pub(super) organization_id: OrganizationId,
@@ -60,7 +60,8 @@ pub(super) struct Chain {
     pub(super) head: Head,
     /// True if the rows were purged after their retention time.
     pub(super) is_purged: bool,
-    /// True if the execution neither exists nor was purged. Then the last row stands for the head.
+    /// True if the execution neither exists nor was purged. Then no head is stored, and the last row stands
+    /// for it.
     #[serde(default)]
     pub(super) is_orphaned: bool,
     /// The execution's status; `None` if the execution does not exist.
@@ -83,8 +84,8 @@ pub(super) struct Checkpoint {
     pub(super) public_key: [u8; 32],
     #[serde(with = "hex")]
     pub(super) signature: [u8; 64],
-    /// The heads that have moved since the checkpoint before, ordered by execution; zeros for a purged
-    /// chain.
+    /// The heads of the chains that have grown since the checkpoint before, ordered by execution; a purged
+    /// chain's head has zeros.
     pub(super) heads: Vec<Head>,
 }
 
@@ -159,7 +160,8 @@ impl From<EventRecord> for AuditEvent {
 }
 
 impl Checkpoint {
-    /// The hash over all heads. Each part has a fixed length, so no two lists yield the same bytes.
+    /// The hash over all heads. Each part of a head has a fixed length, so two different lists of heads
+    /// never yield the same bytes.
     pub(super) fn hash_of_heads(heads: &[Head]) -> [u8; 32] {
         let mut hasher = Sha256::new_with_prefix("docg.audit.heads.v1");
         for head in heads {
@@ -181,7 +183,7 @@ impl Checkpoint {
         hasher.finalize().into()
     }
 
-    /// True if the checkpoint matches its hashes and is signed with a trusted key.
+    /// True if the checkpoint's hashes match its content and it is signed with a trusted key.
     pub(super) fn is_signed_by(&self, trusted: &[[u8; 32]]) -> bool {
         let holds = || {
             let key = VerifyingKey::from_bytes(&self.public_key).ok()?;

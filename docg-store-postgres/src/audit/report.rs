@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use docg_core::ids::{ExecutionId, OrganizationId};
 
-/// Facts about an audit trail that are known from elsewhere, to verify the trail against.
+/// Facts about an audit trail that were kept outside the database. The trail is verified against them.
 #[derive(Debug, Clone, Default)]
 pub struct AuditTrust {
     pub(super) keys: Vec<[u8; 32]>,
@@ -21,8 +21,9 @@ impl AuditTrust {
         }
     }
 
-    /// Also requires the organization's checkpoint with this number and hash: the last one that is known
-    /// to have been made. Without it, verifying does not notice if the last checkpoints were removed.
+    /// Also requires that the organization has a checkpoint with this number and hash. Pass the last
+    /// checkpoint that is known to have been made: otherwise verifying does not notice if the last
+    /// checkpoints were removed.
     #[must_use]
     pub fn checkpoint(mut self, organization: OrganizationId, seq: u64, hash: [u8; 32]) -> Self {
         self.checkpoints.insert(organization, (seq, hash));
@@ -39,12 +40,13 @@ pub struct AuditReport {
     pub rows: u64,
     /// The number of checkpoints.
     pub checkpoints: u64,
-    /// The number of rows that no checkpoint covers yet. If they are cut off with their head, nothing
-    /// shows it.
+    /// The number of rows that no checkpoint covers yet. If these rows are removed and the chain's head is
+    /// changed to match, verifying does not notice.
     pub unsigned: u64,
     /// The number of chains whose rows were purged after their retention time.
     pub purged: u64,
-    /// The end of the last chain: its last row's number and hash.
+    /// The number and hash of the last row of the chain that was verified last. Meant for reports on one
+    /// execution; `None` if no chain was verified.
     pub head: Option<(u64, [u8; 32])>,
     /// The faults found; empty if the trail is valid.
     pub faults: Vec<AuditFault>,
@@ -69,7 +71,7 @@ impl AuditReport {
     }
 }
 
-/// A place where an audit trail is not valid.
+/// A fault that makes an audit trail invalid, and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditFault {
@@ -78,7 +80,8 @@ pub enum AuditFault {
     Chain {
         /// The execution whose chain breaks.
         execution_id: ExecutionId,
-        /// The row at which the break shows; for a cut tail, the first missing row.
+        /// The number of the row at which the chain breaks; if the last rows are missing, of the first
+        /// missing row.
         seq: u64,
     },
     /// Audit rows belong to an execution that does not exist and was never purged.
@@ -92,7 +95,7 @@ pub enum AuditFault {
     Status {
         /// The execution whose status differs.
         execution_id: ExecutionId,
-        /// The row that records the last status.
+        /// The number of the row that records the last status.
         seq: u64,
     },
     /// A chain differs from its state at the time when a checkpoint was signed.
@@ -102,7 +105,7 @@ pub enum AuditFault {
     Rewritten {
         /// The execution whose chain differs.
         execution_id: ExecutionId,
-        /// The row that the checkpoint names.
+        /// The number of the row that the checkpoint signed as the chain's last.
         seq: u64,
         /// The number of the checkpoint.
         checkpoint: u64,
@@ -113,8 +116,8 @@ pub enum AuditFault {
         /// The execution whose rows are missing.
         execution_id: ExecutionId,
     },
-    /// A checkpoint has signed that a chain's rows were purged, but rows exist, or a later checkpoint has
-    /// signed some.
+    /// A checkpoint has signed that a chain's rows were purged, but the chain has rows, or a later
+    /// checkpoint has signed rows of it.
     #[error(
         "the rows of execution {execution_id} were purged in checkpoint {checkpoint}, and are there"
     )]
@@ -132,7 +135,7 @@ pub enum AuditFault {
         /// The number of the checkpoint.
         seq: u64,
     },
-    /// A checkpoint that is known to have been made is missing, or differs.
+    /// The checkpoint that [`AuditTrust::checkpoint`] requires is missing, or has another hash.
     #[error("checkpoint {seq} of organization {organization_id} was made, and is not there")]
     Missing {
         /// The organization of the checkpoint.
@@ -140,7 +143,8 @@ pub enum AuditFault {
         /// The number of the checkpoint.
         seq: u64,
     },
-    /// A checkpoint does not follow the one before it.
+    /// A checkpoint does not follow the one before it by number and hash, or comes after a chain in an
+    /// export.
     #[error("checkpoint {seq} of organization {organization_id} does not follow the one before")]
     Checkpoints {
         /// The organization of the checkpoint.
@@ -151,8 +155,8 @@ pub enum AuditFault {
 }
 
 impl AuditFault {
-    /// True if the fault is only that no trusted key has signed the checkpoint. If no key is trusted, every
-    /// checkpoint has this fault, and the fault then says nothing about the trail.
+    /// True if the fault is that a checkpoint has no valid signature by a trusted key. If no key is
+    /// trusted, every checkpoint has this fault, and it then says nothing about the trail.
     #[must_use]
     pub fn is_of_signature(&self) -> bool {
         match self {

@@ -1,5 +1,6 @@
-//! The two exceptions in the audit guards: erasing personal data, and purging rows after their
-//! retention time. Both need a role that may change the table. The role that serves requests should not.
+//! The two changes that the triggers on the audit trail allow: erasing personal data, and purging rows
+//! after their retention time. Both need a role that may change the table. The role that serves requests
+//! should not have that right.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +26,8 @@ use crate::{
 };
 
 impl PgStore {
-    /// Erases the actors and the facts from an execution's audit rows, with the salts that would prove
-    /// them. The chain stays valid. Returns the number of rows that had something to erase.
+    /// Erases actor and facts from each of an execution's audit rows, with the salt that would prove them.
+    /// The chain stays valid. Returns the number of rows that it changed.
     ///
     /// # Errors
     ///
@@ -54,9 +55,9 @@ impl PgStore {
     }
 
     /// Deletes the audit rows of at most `limit` executions that were purged or removed by force, if their
-    /// last row is from before `before`. Each organization's rows go in one transaction with a checkpoint
-    /// that records the purge. Returns these checkpoints; an empty list means that nothing is left to
-    /// delete. A chain that is not valid stays.
+    /// last audit row is from before `before`. An organization's rows are deleted in the transaction that
+    /// stores the checkpoint which records their purge. Returns these checkpoints; an empty list means that
+    /// nothing is left to delete. A chain that is not valid stays.
     ///
     /// # Errors
     ///
@@ -79,8 +80,9 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Vec<CheckpointSummary>, Error> {
-        // The end time is not part of the chain, so it only selects candidates. Most heads belong to
-        // purged chains. OFFSET 0 makes PostgreSQL check these one by one, in the index's order.
+        // The chain does not protect `ended_at`, so it only selects candidates; `old_chains` checks the
+        // rows. The rows of most heads are purged already. OFFSET 0 makes PostgreSQL check heads one by
+        // one, in the index's order.
         let sql = "SELECT h.execution_id, h.organization_id, h.ended_at FROM docg.audit_heads h
             WHERE h.ended_at < $1 AND (h.ended_at, h.execution_id) > ($2, $3)
                 AND NOT EXISTS (
@@ -99,7 +101,7 @@ impl PgStore {
                 return Ok(made);
             }
         }
-        // Executions that were removed by force have no head.
+        // An execution that was removed by force has no row in `audit_heads`; find it by its audit rows.
         let mut after = Uuid::nil();
         loop {
             let parameters = arguments![None::<Uuid>, after, int(limit as u64)];
@@ -115,7 +117,7 @@ impl PgStore {
         }
     }
 
-    /// Purges those of the candidate chains that are old enough.
+    /// Purges those candidate chains that are valid and old enough.
     async fn purge_candidates(
         &self,
         rows: &[PgRow],
@@ -137,7 +139,7 @@ impl PgStore {
             }
             match self.purge_chains(organization, &old, key, now).await {
                 Ok(checkpoint) => made.push(checkpoint),
-                // The next call tries this organization again.
+                // Return the checkpoints that were stored. The next call tries this organization again.
                 Err(_) if !made.is_empty() => return Ok(made),
                 Err(error) => return Err(error),
             }
@@ -145,7 +147,8 @@ impl PgStore {
         Ok(made)
     }
 
-    /// The heads of those chains that ended before `before` and match their signed checkpoints.
+    /// The heads of those chains that are valid, match their checkpoints, and have a last row from before
+    /// `before`.
     async fn old_chains(
         &self,
         organization: OrganizationId,
@@ -212,7 +215,8 @@ impl PgStore {
     }
 
     async fn purge_with(&self, checkpoint: &Checkpoint, ends: &[Head]) -> Result<(), Error> {
-        // Delete no row beyond the head. Later rows were added since, and verifying reports them.
+        // Delete no row beyond the head that was verified. Rows with higher numbers were added since;
+        // verifying reports them.
         let sql = "WITH noted AS (
                 INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
                 SELECT o.id, $2, $3 FROM unnest($1::uuid[]) AS o (id))
@@ -238,5 +242,5 @@ impl PgStore {
     }
 }
 
-/// Opens an exception in the guards until the transaction ends.
+/// Makes the triggers on the audit trail allow the named change until the transaction ends.
 const OPEN_DOOR: &str = "SELECT set_config($1, 'on', true)";

@@ -15,7 +15,8 @@ use super::{
     report::{AuditFault, AuditReport, AuditTrust},
 };
 
-/// Checks records in their order. It holds one chain in memory, and the content of all checkpoints.
+/// Checks the records of an audit trail in their order. It holds the rows of one chain at a time in memory,
+/// and the heads in all checkpoints.
 #[derive(Default)]
 pub(super) struct Verifier {
     trusted: Vec<[u8; 32]>,
@@ -25,7 +26,7 @@ pub(super) struct Verifier {
     only: Option<ExecutionId>,
     report: AuditReport,
     last: HashMap<OrganizationId, (u64, [u8; 32])>,
-    /// The signed ends of each chain, with the number of the checkpoint that signed each.
+    /// The heads of each chain that checkpoints signed, each with its checkpoint's number.
     signed: HashMap<ExecutionId, Vec<(Head, u64)>>,
     /// The purged chains, with the number of the checkpoint that signed the purge.
     purges: HashMap<ExecutionId, u64>,
@@ -34,7 +35,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Makes a verifier that requires the `expected` checkpoints.
+    /// Makes a verifier that trusts `keys` and requires the `expected` checkpoints.
     pub(super) fn new(
         keys: &[[u8; 32]],
         expected: HashMap<OrganizationId, (u64, [u8; 32])>,
@@ -86,7 +87,8 @@ impl Verifier {
         }
     }
 
-    /// Ends verifying after the last chain, and returns the report.
+    /// Verifies the last chain, adds faults for chains and checkpoints that did not come, and returns the
+    /// report.
     pub(super) fn end(mut self) -> AuditReport {
         self.end_chain();
         let mut missing: Vec<_> = self
@@ -122,7 +124,8 @@ impl Verifier {
         self.report.checkpoints += 1;
         let before = self.last.insert(organization_id, (seq, checkpoint.hash));
         let (last, hash) = before.unwrap_or((0, [0; 32]));
-        // Chains are compared with the checkpoints before them, so a checkpoint after a chain is a fault.
+        // A chain is compared with the checkpoints read before it, so a checkpoint after a chain is a
+        // fault.
         let is_late = self.chain.is_some();
         if seq != last + 1 || checkpoint.prev_hash != hash || is_late {
             self.report.faults.push(AuditFault::Checkpoints {
@@ -180,8 +183,8 @@ impl Verifier {
         let purge = self.purges.get(&execution_id).copied();
         if rows.is_empty() && (chain.is_purged || purge.is_some()) {
             self.report.purged += 1;
-            // A role that could remove the rows could also record that their retention time was over, so the
-            // purge must be signed. Without a trusted key no signature can be checked, so none is required.
+            // A role that could remove the rows could also record a purge, so the purge must be signed. If
+            // no key is trusted, no signature can be checked, so none is required.
             let is_signed = purge.is_some() || self.trusted.is_empty();
             if self.last.contains_key(&chain.organization_id) && !is_signed {
                 let fault = AuditFault::NotSigned { execution_id };
@@ -206,7 +209,7 @@ impl Verifier {
             let fault = AuditFault::Orphaned { execution_id };
             self.report.faults.push(fault);
         }
-        // The status is compared only if the chain is valid.
+        // Compare the execution's status with the chain only if the chain is valid.
         if let (None, Some(status), Some((seq, told))) =
             (shown.fault, &chain.status, status_told(&rows))
             && status != told.as_str()
@@ -244,7 +247,8 @@ pub fn verify_audit_export(
 }
 
 /// Verifies one execution's chain in an export, and the checkpoints that name it, as
-/// [`verify_audit_export`] does for all chains. If the export lacks the chain, the report counts none.
+/// [`verify_audit_export`] does for all chains. If the export lacks the chain, [`AuditReport::chains`] is
+/// 0.
 ///
 /// # Errors
 ///
@@ -269,9 +273,10 @@ fn verify(
         let invalid = |why: String| {
             io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {why}"))
         };
-        // Each organization begins with a heading and has its own checkpoints.
+        // Each organization's part begins with a heading. It has its own checkpoints, so it gets a new
+        // verifier.
         if let Ok(Heading { docg_audit_export }) = serde_json::from_str(&line) {
-            // A heading is not signed, so it cannot excuse missing chains.
+            // A heading is not signed, so the word `execution` in it must not excuse missing chains.
             if only.is_none() && docg_audit_export != WHOLE {
                 return Err(invalid("an export of one execution: of which?".to_owned()));
             }
@@ -290,7 +295,7 @@ fn verify(
 /// The value in the heading of an organization's whole trail.
 pub(super) const WHOLE: &str = "organization";
 
-/// The first line of an export: `organization` or `execution`, for what it covers.
+/// The first line of an export. It tells whether the export covers an `organization` or one `execution`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Heading {

@@ -35,7 +35,8 @@ pub(crate) fn field<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     row.try_get(column).map_err(Error::from)
 }
 
-/// Reads JSON. It refuses a text with a NUL, which the store never writes and could not write back.
+/// Reads JSON. It refuses a text with a NUL character, which the store never writes and could not write
+/// back.
 pub(crate) fn from_json<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
     match Unstorable::of_json(json, usize::MAX) {
         Some(fault) => Err(cannot_be_read(what, &fault)),
@@ -68,7 +69,7 @@ fn variant<T: DeserializeOwned>(what: &str, name: &str) -> Result<T, Error> {
         .map_err(|e| Error::Corrupt(format!("{what} cannot be read: {e}")))
 }
 
-/// Stands for a time that cannot be read.
+/// The time that readers see if the stored time cannot be read.
 const EPOCH: Timestamp = Timestamp::from_millis(0);
 
 /// A stored time. The driver's own types panic on `infinity` and on years that are out of range; this
@@ -107,7 +108,7 @@ pub(crate) fn optional_time(row: &PgRow, column: &str) -> Result<Option<Timestam
     Ok(moment.map(|moment| moment.0.into()))
 }
 
-/// The exclusive bound of all numbers. Counting could not go on from a damaged number above it.
+/// All valid stored numbers are below this bound. Counting could not go on from a damaged number above it.
 const LARGEST: i64 = 1 << 62;
 
 pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Error> {
@@ -116,8 +117,8 @@ pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Er
     read.ok_or_else(|| Error::Corrupt(format!("{column} is {number}")))
 }
 
-/// Reads a row's sequence number. It accepts damaged numbers, so that the rows around stay readable: a
-/// negative one becomes 0, which no row has.
+/// Reads a row's sequence number. It accepts damaged numbers, so that a list with a damaged row stays
+/// readable: a negative number becomes 0, which no valid row has.
 pub(crate) fn seq(row: &PgRow, column: &str) -> Result<u64, Error> {
     let seq: i64 = field(row, column)?;
     Ok(u64::try_from(seq).unwrap_or_default())
@@ -130,7 +131,7 @@ pub(crate) fn bytes32(row: &PgRow, column: &str) -> Result<[u8; 32], Error> {
         .map_err(|_| Error::Corrupt(format!("{column} has {} bytes, not 32", bytes.len())))
 }
 
-/// Replaces the values of a row that cannot be read, and keeps the first error.
+/// Replaces those values of a row that cannot be read, and keeps the error of the first.
 #[derive(Default)]
 pub(crate) struct Lenient {
     fault: Option<Error>,
@@ -248,7 +249,7 @@ struct StoredTimes(
     u64,
     u64,
     Option<i64>,
-    // Rows from before this was measured lack it.
+    // The time since when the phase waits. Rows of older versions lack it.
     #[serde(default)] Option<i64>,
 );
 
@@ -281,7 +282,8 @@ pub(crate) fn record(row: &PgRow) -> Result<ExecutionRecord, Error> {
     Ok(record)
 }
 
-/// Marks an execution whose own row can be read, because another row of it cannot.
+/// Marks an execution as unreadable although its own row can be read: another row, such as a step's,
+/// cannot.
 pub(crate) fn mark_unreadable(record: &mut ExecutionRecord, why: Error) {
     record.execution.error = Lenient { fault: Some(why) }.context();
     record.unreadable = true;
@@ -359,7 +361,7 @@ pub(crate) fn reduced_state(row: &PgRow) -> Result<RunState, Error> {
     })
 }
 
-/// An empty definition, for executions whose definition is not used.
+/// An empty definition, for a run state whose definition is not used.
 fn no_workflow(execution: &Execution) -> Workflow {
     Workflow {
         id: execution.workflow_id,
@@ -396,7 +398,7 @@ struct StoredStep {
     error_human: Option<docg_core::i18n::Text>,
     error_tech: Option<String>,
     outcome: docg_core::run::Outcome,
-    // Each is in an array of one, because `null` is a value that a handler may return.
+    // Each value is in an array of one, because a handler may return `null`, which differs from no value.
     data_in: Option<(JsonText,)>,
     data_out: Option<(JsonText,)>,
     output: Option<(Arc<Value>,)>,
@@ -425,7 +427,8 @@ pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, 
 pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step, Error> {
     let read = from_json("step", json).and_then(|stored| step(execution_id, stored));
     let Err(error) = read else { return read };
-    // The rest of the step may contain a NUL. The fields of the head are texts, which cannot.
+    // Parse without the check for NUL characters, which the rest of the step may contain. The head comes
+    // from columns of type text, which cannot contain any.
     let head: StepHead = serde_json::from_str(json).map_err(|e| cannot_be_read("step", &e))?;
     let mut read = Lenient::default();
     read.or_default(Err::<(), _>(error));

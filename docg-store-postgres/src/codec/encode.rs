@@ -8,14 +8,14 @@ use serde::Serialize;
 use super::Time;
 use crate::error::Error;
 
-/// Encodes values for the database, and rejects those that it cannot keep.
+/// Encodes values for the database, and rejects values that the database cannot keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoder {
     pub(crate) max_json_bytes: usize,
 }
 
 impl Encoder {
-    /// Encodes a text. It rejects a NUL, which PostgreSQL cannot keep.
+    /// Encodes a text. It rejects a text with a NUL character, which PostgreSQL cannot keep.
     pub(crate) fn text(self, field: &str, text: &str) -> Result<String, Error> {
         match Unstorable::of_text(text) {
             Some(fault) => Err(cannot_be_stored(field, fault)),

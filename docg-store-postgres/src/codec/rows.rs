@@ -191,7 +191,8 @@ impl StepColumns {
 }
 
 impl EventColumns {
-    /// Adds an event. Values that it shares with its execution are not stored again, so they must be equal.
+    /// Adds an event. Values that an event shares with its execution are stored only with the execution, so
+    /// both must be equal.
     pub(crate) fn add(
         &mut self,
         event: &Event,

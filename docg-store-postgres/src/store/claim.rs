@@ -1,4 +1,4 @@
-//! Leases executions to workers, renews leases, and takes them back.
+//! Leases executions to workers, and renews and releases leases.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Meaning},
 };
 
-/// The rows of execution `e` in a table that have a valid sequence number.
+/// SQL for the rows of execution `e` in a table that have a valid sequence number.
 macro_rules! counted {
     ($table:literal) => {
         concat!(
@@ -36,7 +36,8 @@ macro_rules! counted {
     };
 }
 
-/// True if an execution's counters are behind its rows, so that a commit would reuse numbers.
+/// SQL that is true if the sequence counters of execution `e` are lower than the numbers of its rows, so
+/// that a commit would reuse numbers.
 macro_rules! counters_lag {
     () => {
         concat!(
@@ -58,17 +59,18 @@ macro_rules! large {
     };
 }
 
-/// The stored bytes of large executions that one claim loads together. The execution that exceeds the limit
-/// is still loaded, later large ones are not.
+/// The maximum stored size, in bytes, of the large executions that one claim loads. The execution that
+/// exceeds the limit is still loaded; later large ones are not.
 macro_rules! most_loaded {
     () => {
         "1048576"
     };
 }
 
-/// The result of a claim, with the run state of the claimed executions, except those that exceed
-/// `most_loaded`. The SQL function sees and changes the rows as of its own run; the rest of the
-/// statement sees the rows as of its start. If the two differ, the state is read again.
+/// The statements of a claim. `with_state` also returns the run state of the claimed executions, except of
+/// those beyond `most_loaded`. The SQL function sees and changes the rows as of its own run; the rest of
+/// the statement sees them as of the statement's start. If an execution differs between the two, its state
+/// is read again.
 macro_rules! claim {
     ($function:literal, counters_checked: $checked:literal) => {
         ClaimSql {
@@ -124,12 +126,14 @@ struct Before {
 
 struct ClaimSql {
     with_state: &'static str,
-    /// The fallback if the server cannot read all of the state: each state is then read by itself.
+    /// The claim without run states, for use if the server cannot read all of them: each is then read by
+    /// itself.
     alone: &'static str,
 }
 
-/// Renews leases, in the order in which commits lock their rows. It waits only briefly, because the engine
-/// abandons its executions if it does not learn in time that their leases are renewed.
+/// SQL that renews leases. It locks rows in the same order as commits, which prevents deadlocks. It waits
+/// only briefly for a locked row: the engine abandons executions if it does not learn in time that their
+/// leases are renewed.
 macro_rules! prolong {
     ($of_held_rows:literal) => {
         concat!(
@@ -283,7 +287,7 @@ impl PgStore {
                 taken.extend(state.map(|state| (lease, before, state)));
             } else {
                 claim.held_back |= field::<bool>(&row, "held_back")?;
-                // A time that cannot be read is so far away that nobody waits for it.
+                // Ignore a time that cannot be read: it is so far away that no worker waits for it.
                 if let Some(due) = optional_time(&row, "next_due").unwrap_or(None) {
                     claim.next_due = Some(claim.next_due.map_or(due, |known| known.min(due)));
                 }
@@ -338,17 +342,17 @@ impl PgStore {
             self.put_back(&too_much, request.now).await?;
         }
         if !unreadable.is_empty() || !too_much.is_empty() {
-            // Nobody holds these now, and other executions may take their place.
+            // No worker holds these executions now. Claim again at once: others may be due in their place.
             claim.next_due = Some(request.now);
         }
         Ok(claim)
     }
 
-    /// Makes executions that cannot be read due again when their leases would have expired. If they were
-    /// released, they would be due at once. They have no holder meanwhile, so they do not count towards
-    /// their organization's share of leases. Unless this was the execution's first lease, the worker
-    /// stays named, so that the next claim is a takeover. No worker has died, so the takeover count does
-    /// not grow.
+    /// Gives up the leases of executions that cannot be read. They are due again when their leases would
+    /// have expired; after a plain release they would be due at once. Until then they have no holder, so
+    /// they do not count towards their organization's share of leases. Unless this was an execution's first
+    /// lease, `worker_id` stays set, so that the next claim is a takeover. No worker has died, so the
+    /// takeover count does not grow.
     async fn put_off(&self, unreadable: &[(Lease, Error)]) -> Result<(), Error> {
         let why: Vec<_> = unreadable
             .iter()
@@ -380,8 +384,8 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    /// Makes executions that this claim did not load due at once, as if they had not been claimed. The next
-    /// claim is a takeover only if this one was.
+    /// Gives up the leases of executions that this claim did not load. They are due at once, as if they had
+    /// not been claimed. Their next claim is a takeover only if this claim was a takeover.
     async fn put_back(&self, leases: &[(Lease, bool)], now: Timestamp) -> Result<(), Error> {
         let sql = "UPDATE docg.executions e
             SET worker_id = CASE WHEN held.taken_over THEN e.worker_id END,
@@ -402,7 +406,8 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    /// Repairs counters that are behind the rows: they continue from the last row.
+    /// Repairs sequence counters that are lower than the numbers of the execution's rows: they continue
+    /// from the last row.
     async fn mend_counters(&self, lease: Lease) -> Result<(), Error> {
         let sql = concat!(
             "WITH mended AS (
@@ -466,14 +471,16 @@ impl PgStore {
         until: Timestamp,
     ) -> Result<Renewed, Error> {
         let (mut held, mut is_known) = (HashMap::new(), true);
-        // Renew all leases on free rows first, so that a locked row costs no other execution its lease.
+        // First renew the leases whose rows are not locked, so that a locked row costs no other execution
+        // its lease.
         self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held)
             .await?;
-        // The remaining leases are lost, or a commit has their rows locked.
+        // A lease that is not renewed yet is lost, or a commit has locked its row. Wait for the row.
         let waited = self.prolong_some(prolong!(""), leases, until, &mut held);
         if let Err(mut error) = waited.await {
             if error.meaning() == Some(Meaning::Held) {
-                // The locked row also held up the others in this statement.
+                // The locked row made the statement fail for other leases too. Renew those whose rows are
+                // free.
                 let beside = self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held);
                 error = beside.await.err().unwrap_or(error);
             }
@@ -496,7 +503,8 @@ impl PgStore {
         Ok(renewed)
     }
 
-    /// Renews the leases that are not in `held` yet, and adds each to it: true if it has pending signals.
+    /// Renews the leases that are not in `held` yet. Adds each renewed lease to `held`, with true if its
+    /// execution has pending signals.
     async fn prolong_some(
         &self,
         sql: &'static str,
@@ -550,7 +558,8 @@ fn columns(leases: &[Lease]) -> (Vec<Uuid>, Vec<Uuid>, Vec<i64>) {
     (ids, workers, leases.map(|lease| int(lease.fence)).collect())
 }
 
-/// True if the state read is the state at the time of the claim.
+/// True if the state in the row is that of the claim: the same version, and the same number of pending
+/// signals.
 fn is_current(row: &PgRow) -> Result<bool, Error> {
     let same_version =
         field::<Option<i64>>(row, "version")? == field::<Option<i64>>(row, "claimed_version")?;

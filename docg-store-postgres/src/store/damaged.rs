@@ -1,4 +1,5 @@
-//! Executions that are known to be damaged although their own rows do not show it. Lists mark them.
+//! Executions that are known to be damaged in other rows than their own, such as those of their steps.
+//! Lists of executions mark them.
 
 use std::{
     collections::HashSet,

@@ -35,7 +35,7 @@ fn remember<K: std::hash::Hash + Eq, V>(mutex: &Mutex<HashMap<K, V>>, key: K, va
     known.insert(key, value);
 }
 
-/// The key of a definition.
+/// The hash under which a definition is stored.
 pub(super) fn hash(definition: &str) -> [u8; 32] {
     Sha256::digest(definition).into()
 }

@@ -1,4 +1,4 @@
-//! The reads and writes of the relay: up to which event each execution is published.
+//! Reads and records up to which number each execution's events are published.
 
 use docg_core::{ids::ExecutionId, ports::Unpublished, time::Timestamp};
 use uuid::Uuid;

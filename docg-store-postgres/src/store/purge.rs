@@ -1,4 +1,4 @@
-//! Deletes executions that ended long ago.
+//! Deletes executions that ended long ago, and definitions that no execution uses any more.
 
 use docg_core::time::Timestamp;
 use sqlx::postgres::PgArguments;
@@ -11,7 +11,7 @@ use crate::{
     error::Error,
 };
 
-/// Logs the failure of a part of a purge, which a later purge repeats.
+/// Logs that a part of a purge failed, and returns `None` for it. A later purge repeats that part.
 fn left_for_later<T>(done: Result<T, Error>) -> Option<T> {
     done.inspect_err(|error| tracing::warn!("not all that is old was purged: {error}"))
         .ok()
@@ -21,11 +21,12 @@ fn left_for_later<T>(done: Result<T, Error>) -> Option<T> {
 const LOOKED_AT: u64 = 100;
 
 impl PgStore {
-    /// Purges old executions. One with unsettled signals stays, unless it cannot be read. A failure of a
-    /// later part does not undo the earlier ones; a later call repeats it.
+    /// Purges executions that ended before `before`. An execution with unsettled signals stays, unless it
+    /// cannot be read. If a later part of the purge fails, the earlier parts stay done, and the next call
+    /// repeats the failed part.
     pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let mut purged = self.purge_settled(before, limit).await?;
-        // Everything else old is locked by another session, or has unsettled signals.
+        // The old executions that are left are locked by another session, or have unsettled signals.
         if purged < limit {
             left_for_later(self.purge_left_over().await);
             let more = self.purge_unreadable(before, limit - purged).await;
@@ -45,10 +46,11 @@ impl PgStore {
         }
     }
 
-    /// Purges old executions without unsettled signals. It skips locked rows, so it never waits and nobody
-    /// waits for it. The audit rows stay, with the chain's head; an unsigned head waits for the next
-    /// checkpoint. If rows with the same keys were put there before, they do not stop the purge;
-    /// verifying reports them if they are wrong.
+    /// Purges old executions without unsettled signals. It skips locked rows, so it never waits for another
+    /// session, and none waits for it. The audit rows stay, and `audit_heads` keeps the chain's head. If no
+    /// checkpoint has signed the head, `audit_unsigned` names the execution for the next checkpoint. Rows
+    /// with the same keys that somebody added to these tables do not stop the purge; verifying reports them
+    /// if they are wrong.
     async fn purge_settled(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let sql = "WITH old AS MATERIALIZED (
                 SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
@@ -96,8 +98,9 @@ impl PgStore {
         Ok(usize::try_from(field::<i64>(row, "purged")?).unwrap_or(0))
     }
 
-    /// Deletes those definitions that no execution uses any more. If a new execution takes one up at this
-    /// moment, its foreign key keeps the definition; the later of the two transactions is retried.
+    /// Deletes those definitions that no execution uses any more. If a new execution starts to use a
+    /// definition at this moment, its foreign key keeps the definition; the later of the two transactions
+    /// is retried.
     async fn purge_definitions(&self, hashes: Vec<Vec<u8>>) -> Result<(), Error> {
         if hashes.is_empty() {
             return Ok(());
@@ -113,8 +116,8 @@ impl PgStore {
             .map(|_| ())
     }
 
-    /// Definitions without an execution, because deleting them with their last one failed. It examines a
-    /// sample, another one each time.
+    /// Definitions that no execution uses, left because an earlier purge failed to delete them. Each call
+    /// examines another sample of at most 200 definitions.
     async fn left_over(&self) -> Result<Vec<Vec<u8>>, Error> {
         let sql = "WITH start AS (SELECT sha256(random()::text::bytea) AS hash)
             SELECT x.hash FROM (
@@ -129,11 +132,13 @@ impl PgStore {
         rows.iter().map(|row| field(row, "hash")).collect()
     }
 
-    /// Settles signals of ended executions that cannot be read, because no worker will ever settle them. A
-    /// signal is ignored once it is from before `before` too. Until then somebody may repair the execution,
-    /// or a newer version may read it. Returns true if any signal was settled.
+    /// Settles pending signals of ended executions that cannot be read, because no worker can load these
+    /// executions to settle them. Only signals from before `before` are settled. Before a signal is that
+    /// old, somebody may repair the execution, or a newer version may read it. Returns true if any signal
+    /// was settled.
     async fn settle_unreadable(&self, before: Timestamp) -> Result<bool, Error> {
-        // Choose at random, so that executions that stay do not keep others from their turn.
+        // Choose at random. Otherwise the same executions, which stay, could use up the limit on every
+        // call.
         let sql = "SELECT e.id FROM docg.executions e
             WHERE e.ended_at < $1 AND e.signals_pending > 0 AND e.signaled_at < $1
                 AND e.expires_at IS NULL
@@ -163,7 +168,8 @@ impl PgStore {
         Ok(found)
     }
 
-    /// Returns true if signals of the execution were ignored; `None` if the execution can be read.
+    /// Settles the old signals of an execution that cannot be read, without applying them. Returns true if
+    /// there were any; `None` if the execution can be read.
     async fn settle_one(&self, id: Uuid, before: Timestamp) -> Result<Option<bool>, Error> {
         match self.unreadable(id).await? {
             Some(why) => self.ignore_signals(id, before, &why).await.map(Some),
@@ -200,8 +206,8 @@ impl PgStore {
         before: Timestamp,
         why: &Error,
     ) -> Result<bool, Error> {
-        // Lock the execution's row first, as adding and settling signals do. Skip it if it is locked,
-        // because the holder may be doing one of these.
+        // Lock the execution's row first, as adding and settling signals do. Skip the row if it is locked:
+        // another session may be adding or settling a signal.
         let sql = "WITH held AS MATERIALIZED (
                 SELECT x.id FROM docg.executions x
                 WHERE x.id = $1 AND x.ended_at < $2 AND x.expires_at IS NULL

@@ -32,7 +32,8 @@ use crate::{
     error::Error,
 };
 
-/// The limit of a statement: one row more than requested tells whether there are more.
+/// The row limit for a statement: one more than the page holds. The extra row tells that another page
+/// follows.
 pub(super) fn limit(limit: usize) -> i64 {
     int(limit as u64).saturating_add(1)
 }
@@ -50,8 +51,8 @@ pub(super) fn page<T>(
     })
 }
 
-/// The sequence number at which a list continues after `after`; `None` if nothing can follow. A list
-/// begins with the rows whose number is damaged and below all valid ones.
+/// The sequence number at which a list continues after `after`; `None` if nothing can follow. If `after` is
+/// 0, the list begins with rows whose damaged number is below all valid ones.
 fn begin(after: u64) -> Option<i64> {
     match after {
         0 => Some(i64::MIN),
@@ -59,8 +60,9 @@ fn begin(after: u64) -> Option<i64> {
     }
 }
 
-/// The end of the statement of a list `$row` of `$table`. Rows with a damaged sequence number come with the
-/// first page, beyond its limit, because no number that a reader saw leads on from them.
+/// The last part of a statement that lists rows `$row` of `$table` by sequence number. All rows with a
+/// damaged number (0 or less) come with the first page, beyond its limit, because no page can continue
+/// after such a number.
 macro_rules! by_place {
     ($table:literal, $row:literal) => {
         concat!(
@@ -84,9 +86,10 @@ fn page_by_place<T>(
     page(rows, limit.saturating_add(damaged), read)
 }
 
-/// The statement for one combination of filters; each has its own text, and so its own plan. The list
-/// continues after the creation time stored in the last row shown, because that time may be one that
-/// cannot be shown. If that row is gone, it continues after the time that was shown.
+/// The statement that lists executions with one combination of filters. Each combination has its own text,
+/// and so its own plan. A page continues after the creation time that is stored for the last execution of
+/// the page before, because readers see a substitute if that time cannot be read. If that execution is
+/// gone, the page continues after the time that the reader saw.
 macro_rules! list {
     ($filter:literal) => {
         list!($filter, execution_columns!())
@@ -107,7 +110,7 @@ macro_rules! list {
     };
 }
 
-/// The statements: without a filter, by status, by workflow, by both.
+/// The statements that list executions: without a filter, by status, by workflow, by both.
 const LISTS: [&str; 4] = [
     list!(""),
     list!("AND e.status = $5"),
@@ -187,7 +190,8 @@ impl PgStore {
     async fn list_executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, Error> {
         let filters =
             usize::from(query.status.is_some()) + 2 * usize::from(query.workflow_id.is_some());
-        // Without `after`, the list begins after the end of time.
+        // Without `after`, the list continues after the time `infinity`: it begins with the newest
+        // execution.
         let last = ExecutionId(uuid::Uuid::max());
         let (created_at, id) = query.after.map_or((None, last), |(at, id)| (Some(at), id));
         let mut parameters = arguments![

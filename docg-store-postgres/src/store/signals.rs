@@ -11,9 +11,9 @@ use crate::{
 };
 
 impl PgStore {
-    /// Adds a signal to the inbox. It locks the execution's row first, so signals have an order. A commit
-    /// that releases at the same time either sees the signal or is seen by it. An impossible count
-    /// restarts at one.
+    /// Adds a signal to the inbox. It locks the execution's row first. So signals have an order, and a
+    /// commit that releases the lease at the same time comes before the signal or sees it. An impossible
+    /// count of pending signals restarts at one.
     pub(super) async fn add_signal(&self, signal: &Signal) -> Result<(), Error> {
         let sql = "WITH target AS (
                 UPDATE docg.executions e
@@ -65,7 +65,8 @@ impl PgStore {
         Err(Error::Full(format!("the inbox of {id} is full")))
     }
 
-    /// The pending signals. It sets unreadable ones aside, so that the lease holder goes on with the others.
+    /// The pending signals of an execution. Signals that cannot be read are set aside, so that the lease
+    /// holder goes on with the others.
     pub(super) async fn inbox(&self, execution: ExecutionId) -> Result<Vec<Signal>, Error> {
         let sql = "SELECT s.id, s.signal::text
             FROM docg.signals s WHERE s.execution_id = $1 AND NOT s.is_settled ORDER BY s.arrival";

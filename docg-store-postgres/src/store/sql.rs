@@ -14,7 +14,7 @@ macro_rules! execution_columns {
     };
 }
 
-/// The columns of a step `s` as a record.
+/// The query for steps `s`, with the columns of their JSON records.
 macro_rules! step_record {
     () => {
         "SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
@@ -42,7 +42,7 @@ macro_rules! steps_of_execution {
     };
 }
 
-/// The columns of a signature request `r` as a record.
+/// The query for signature requests `r`, with the columns of their JSON records.
 macro_rules! signature_record {
     () => {
         "SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id, \
@@ -52,7 +52,7 @@ macro_rules! signature_record {
     };
 }
 
-/// The columns of an approval `a` as a record.
+/// The query for approvals `a`, with the columns of their JSON records.
 macro_rules! approval_record {
     () => {
         "SELECT a.id, a.execution_id, a.organization_id, a.node_id, a.message, a.approvers, a.quorum, \
@@ -61,7 +61,7 @@ macro_rules! approval_record {
     };
 }
 
-/// All that a worker needs to load execution `e` with its data `d`.
+/// The columns that a worker needs to load execution `e` with its data `d`.
 macro_rules! run_state_columns {
     () => {
         concat!(

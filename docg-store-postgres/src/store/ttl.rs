@@ -15,8 +15,8 @@ use crate::{
     error::Error,
 };
 
-/// The maximum number of tries. A statement sees the rows as of its start, so only a repeated try finds
-/// what another process has just written.
+/// The maximum number of tries to write an entry. A statement sees the rows as of its start, so only a
+/// repeated try finds an entry that another process has just written.
 const TRIES: usize = 5;
 
 fn organization(id: Option<OrganizationId>) -> Uuid {

@@ -20,8 +20,8 @@ use crate::{
     error::Error,
 };
 
-/// The version of workflow `w` that the next version follows. If it is damaged, the highest version that an
-/// execution was created with stands for it.
+/// The latest version of workflow `w`, which the next version must follow. If the stored version is
+/// damaged, the highest version that an execution was created with is used, or 1.
 macro_rules! latest {
     () => {
         "CASE WHEN w.version BETWEEN 1 AND 4294967294 THEN w.version ELSE coalesce(
