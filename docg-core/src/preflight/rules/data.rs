@@ -23,7 +23,7 @@ const MAX_PER_NODE: usize = 50;
 pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
     match json_schema::broken_by(workflow, trigger) {
         Ok(violations) => violations.into_iter().map(violated).collect(),
-        // Report that the data was not checked: without an issue it would seem to be valid.
+        // Warn that the data was not checked: without an issue the data would seem valid.
         Err(Unchecked::Unusable(detail)) => {
             let text = Text::key("issue-check-failed-schema");
             vec![Issue::warning(Domain::Data, "data.check_failed", text).tech(detail)]
