@@ -17,7 +17,7 @@ pub(crate) enum Error {
     /// The server is a replica, so it may be behind its primary or cut off from it.
     #[error("Redis is a replica")]
     Replica,
-    /// Events leave a gap after the stream's last event.
+    /// The events to publish would leave a gap after the stream's last event.
     #[error("the events of execution {execution} from {from} on are missing")]
     Behind {
         execution: ExecutionId,
