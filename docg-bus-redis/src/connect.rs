@@ -106,8 +106,9 @@ impl Connector {
             .unwrap_or(Err(Error::TimedOut))
     }
 
-    /// How many times the connect timeout connecting may take. A cluster client connects to the nodes of the
-    /// URL at once, then to the nodes that they report. A node that does not answer takes up a whole timeout.
+    /// The time limit for connecting, as a multiple of the connect timeout. A cluster client connects to the
+    /// nodes of the URL at once, then to the nodes that they report. A node that does not answer takes up a
+    /// whole timeout.
     fn rounds(&self) -> u32 {
         #[cfg(feature = "cluster")]
         if self.cluster.is_some() {

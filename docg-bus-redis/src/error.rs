@@ -11,7 +11,7 @@ pub(crate) enum Error {
     Redis(#[from] RedisError),
     #[error("Redis does not answer")]
     TimedOut,
-    /// Redis is known to be down, so no command was sent.
+    /// Redis is known to be down, or the command's connection was abandoned.
     #[error("{0}")]
     Down(Arc<str>),
     /// The server is a replica, so it may be behind its primary or cut off from it.

@@ -130,8 +130,8 @@ impl Reader<'_> {
                     self.take(&entries)?;
                 }
             }
-            // If no entry came, or the last check is `block` ago, check that the server's data are still the
-            // same.
+            // If no entry came, or the last check is `block` ago, check that the firehose was neither lost
+            // nor replaced.
             if is_idle || looked.elapsed() >= config.block {
                 let now = self.look(&mut connection).await?;
                 if now.last_event < self.events

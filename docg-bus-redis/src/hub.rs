@@ -67,12 +67,12 @@ pub(crate) struct Live<T> {
     events: mpsc::Receiver<T>,
     /// The reason why the hub cut the reader off, if it did.
     cut_off: Arc<OnceLock<BusError>>,
-    /// The history of the server's data that is read.
+    /// The history of the server's data from which this reader gets its events.
     pub(crate) replication_id: Arc<str>,
     _leaves: Leaves,
 }
 
-/// Removes a reader from the hub when it is dropped.
+/// A guard that removes its reader from the hub when the guard is dropped.
 struct Leaves {
     hub: Arc<Hub>,
     what: What,
@@ -285,8 +285,8 @@ fn pass_on<K: Hash + Eq, T: Clone>(
 }
 
 impl<T> Sender<T> {
-    /// Ends the reader's channel after the events that were sent. The reason is set first, because the
-    /// reader looks for it at the channel's end.
+    /// Ends the reader's channel after the events that were sent. The reason is set before the channel ends,
+    /// because the reader then looks for it.
     fn cut_off(self, reason: BusError) {
         let _ = self.cut_off.set(reason);
     }

@@ -76,7 +76,7 @@ fn check(shared: &Shared, batch: &[Arc<Event>], refused: Option<Refused>) -> Res
         return Ok(());
     };
     let first = batch.iter().find(|event| event.execution_id == execution);
-    // An empty stream needs only as many earlier events as a stream keeps.
+    // If the stream is empty, ask only for as many earlier events as a stream keeps.
     let kept = shared.config.stream_maxlen.get();
     let reach = first.map_or(1, |event| event.seq.saturating_sub(kept).max(1));
     let from = if head > 0 { head + 1 } else { reach };

@@ -38,7 +38,7 @@ impl Domain {
         Self::Signature,
     ];
 
-    /// The name on the wire.
+    /// The name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

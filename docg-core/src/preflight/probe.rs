@@ -44,7 +44,7 @@ pub struct TemplateFacts {
     pub bytes: u64,
 }
 
-/// Why a resource cannot be used.
+/// The reason why a resource cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeFailure {
     /// The provider answered that the resource cannot be used. Preflight reports a blocking issue.
@@ -61,7 +61,7 @@ pub enum ProbeFailure {
 }
 
 impl ProbeFailure {
-    /// The provider answered that the resource cannot be used.
+    /// A provider's refusal with this code, and without texts.
     #[must_use]
     pub fn refused(code: impl Into<Cow<'static, str>>) -> Self {
         Self::Refused {

@@ -39,7 +39,7 @@ impl Default for PreflightLimits {
 /// The input of a preflight.
 #[derive(Clone, Copy)]
 pub struct PreflightRequest<'a> {
-    /// The tenant.
+    /// The organization (tenant) of the execution.
     pub organization_id: OrganizationId,
     /// The definition to check.
     pub workflow: &'a Workflow,

@@ -95,7 +95,7 @@ fn asking(params: Value) -> Value {
         "retry": {"max_attempts": 2, "initial_ms": 1, "max_ms": 1, "multiplier": 1.0}}])
 }
 
-/// Every invitation of Ann and Ben, who got two each, opens the same approval.
+/// Checks that Ann and Ben each got two invitations with one token, which opens the approval.
 async fn first_links_still_open(engine: &Engine, inbox: &Inbox) {
     for email in [ANN, BEN] {
         let sent = inbox.to(email);

@@ -121,7 +121,7 @@ async fn of_two_calls_on_one_version_only_the_first_is_applied() {
         1,
         "{resumed:?} {canceled:?}"
     );
-    // A later call is refused at once.
+    // A later call that expects the old version is refused at once.
     assert!(is_refused(&cancel().await));
 }
 

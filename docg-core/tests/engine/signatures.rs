@@ -169,7 +169,7 @@ impl Signing {
         self.world.execution(self.id).await
     }
 
-    /// Waits until the execution rests and is due at this time.
+    /// Waits until the execution rests, with this time as its `wake_at`.
     async fn until_wakes_at(&self, at: Timestamp) {
         soon(async {
             while self.execution().await.wake_at != Some(at) {

@@ -75,7 +75,7 @@ impl Ran {
         self.world.engine.resume(control, resume).await
     }
 
-    /// The first ten warnings.
+    /// The first ten warnings in the execution's log.
     async fn warnings(&self) -> Vec<Arc<LogEntry>> {
         let query = LogQuery::of(self.world.organization, self.execution.id);
         let logs = self
@@ -100,7 +100,7 @@ const REFUSED: [&str; 10] = [
     codes::WRONG_PHASE,
 ];
 
-/// An answer that no store can keep.
+/// The handler's answer in this case, which no store can keep.
 fn unstorable(case: usize) -> StepOutcome {
     let signers = [NewSigner::new("ana@example.com")];
     let request = |envelope: &str| NewSignatureRequest::new("builtin", envelope, signers.clone());

@@ -50,7 +50,7 @@ impl World {
         Self::of(self.organization, builder)
     }
 
-    /// The same process for another organization.
+    /// This process, with another organization.
     pub(crate) fn elsewhere(&self) -> Self {
         Self {
             engine: self.engine.clone(),
@@ -83,7 +83,7 @@ impl World {
         StartRequest::new(self.organization, workflow, Actor::user("somebody"))
     }
 
-    /// Starts an execution as requested.
+    /// Makes a start request, and returns the id of the execution.
     pub(crate) async fn accept(&self, request: StartRequest) -> ExecutionId {
         let started = self.engine.start(request).await.expect("accepted");
         started.record.execution.id

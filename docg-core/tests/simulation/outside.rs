@@ -77,7 +77,7 @@ pub(crate) enum Late {
     /// The handler reports that nothing happened.
     #[default]
     Stopped,
-    /// The effect still happens.
+    /// The effect still happens, and the handler reports success.
     Done,
     Retry,
     Review,

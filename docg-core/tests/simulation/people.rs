@@ -37,7 +37,7 @@ pub(crate) struct Caller {
     pub(crate) organization: OrganizationId,
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
-    /// The outcomes of effects, as people can see them.
+    /// The outside world, in which a person sees whether an effect happened.
     pub(crate) outside: Arc<Outside>,
     pub(crate) store: Arc<MemoryStore>,
 }

@@ -20,8 +20,8 @@ use crate::{
     outside::{Outside, SIGNER},
 };
 
-/// The share of leases of an organization. The simulation has only one, so no more executions are leased at
-/// once.
+/// The share of leases of an organization. The simulation has one organization, so no more executions are
+/// leased at once.
 pub(crate) const PER_ORGANIZATION: usize = 6;
 
 /// The parts that all processes share.
@@ -48,7 +48,8 @@ impl Life {
         self.0.cancelled().await;
     }
 
-    /// Returns at once while the process lives, and never after its death.
+    /// Returns at once while the process lives. After its death it never returns, so that its handlers do no
+    /// more.
     pub(crate) async fn goes_on(&self) {
         if self.is_over() {
             std::future::pending().await

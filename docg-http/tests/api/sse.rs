@@ -322,7 +322,8 @@ async fn readers_get_the_same_bytes_and_each_their_language() {
     assert_eq!(portuguese.header("content-language"), "pt-BR");
 }
 
-/// Tokio's time is stopped while the test works, so that the test's reader is not slow on a busy machine.
+/// Tokio's time is stopped while the test works, so that only a reader that takes nothing counts as slow,
+/// also on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_nothing_loses_its_place() {
     let world = World::with(|options| {
@@ -348,7 +349,8 @@ async fn a_reader_that_takes_nothing_loses_its_place() {
     );
 }
 
-/// Tokio's time is stopped while the test works, so that the test's reader is not slow on a busy machine.
+/// Tokio's time is stopped while the test works, so that only a reader that takes nothing counts as slow,
+/// also on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_waits_for_us_is_not_slow() {
     let world = World::with(|options| {

@@ -20,7 +20,7 @@ pub(super) enum Standing<'a> {
     Output(&'a Value),
     /// The node has no output and will have none.
     Nothing,
-    /// The node will run; its declaration, if its type is known, tells the fields of its output.
+    /// The node will run. The declaration of its type, if known, tells the fields of its output.
     Runs(Option<&'a NodeSpec>),
     /// This execution leaves the node out (dry run, `until_phase`). A node that runs cannot read this node's
     /// output. A node that is also left out is checked as if this node ran.
