@@ -161,7 +161,7 @@ fn is_unknown(step: &Step) -> bool {
 #[derive(Default)]
 struct Gate {
     closed: Arc<AtomicBool>,
-    /// Reports each commit that is held up.
+    /// Notified at each commit that the closed gate refuses.
     tries: watch::Sender<()>,
 }
 

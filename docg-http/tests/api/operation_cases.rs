@@ -97,7 +97,7 @@ impl Cases {
         }
     }
 
-    /// Reads the resources of the world. Their answers would show every change that a call could make.
+    /// Reads the world's resources. If a call changed anything, one of these answers would differ.
     async fn state(&self) -> Vec<Value> {
         let mut state = Vec::new();
         let paths = [

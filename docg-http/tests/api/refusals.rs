@@ -1,4 +1,4 @@
-//! Every operation of the OpenAPI document refuses wrong requests, and tells what is wrong.
+//! Every operation of the OpenAPI document refuses wrong requests, and names the fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -26,7 +26,7 @@ pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
         .expect("it happens")
 }
 
-/// A frame as a strict reader sees it (HTML standard, section 9.2.6).
+/// A frame of an event stream, as a strict reader sees it (HTML standard, section 9.2.6).
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) id: Option<String>,

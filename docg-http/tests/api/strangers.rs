@@ -58,7 +58,7 @@ const NUMBERS: [&str; 13] = [
     "1e99999999999",
 ];
 
-/// A field of a request that holds a text or a number.
+/// A field of a request's body that holds a text or a number.
 struct Field {
     pointer: String,
     schema: &'static Value,
