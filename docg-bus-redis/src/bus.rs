@@ -1,4 +1,4 @@
-//! The bus and its two tasks.
+//! The bus, and its two tasks: one keeps a connection for commands, the other reads the firehose.
 
 use std::{fmt, sync::Arc};
 
@@ -30,8 +30,8 @@ use crate::{
 /// The number of wake-ups that Redis keeps for processes whose connection is down.
 const WAKES_KEPT: usize = 1_000;
 
-/// The maximum number of concurrent reads of past events. More reads would only delay one another and
-/// publishing, until Redis seems to be down.
+/// The maximum number of concurrent reads of past events. More reads at once would delay one another and
+/// publishing, until calls time out.
 const RANGES: usize = 4;
 
 /// A bus that carries events and wake-ups between processes, on Redis Streams.
@@ -61,7 +61,7 @@ impl Shared {
         from: EntryId,
         count: usize,
     ) -> Result<Vec<Entry>, Error> {
-        // The semaphore is never closed.
+        // This cannot fail, because the semaphore is never closed.
         let _turn = self.ranges.acquire().await;
         let mut cmd = redis::cmd("XRANGE");
         cmd.arg(key)
@@ -115,8 +115,8 @@ impl RedisBus {
         self.shared.link.up().await;
     }
 
-    /// Checks that Redis can be reached and written to, for health checks. Each answer may take as long as
-    /// the configured timeout.
+    /// Checks that Redis can be reached and written to, for health checks. Each step of the check may take as
+    /// long as the configured timeout.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl RedisBus {
         Ok(appended.await?)
     }
 
-    /// Sets the configured TTL on executions' streams that have none or a longer one. Such streams were
+    /// Sets the configured TTL on executions' streams that have no TTL or a longer one. Such streams were
     /// restored from a backup, or written before the configuration changed. The cleanup goes through all
     /// keys, a few hundred at a time; once a day is enough.
     ///
@@ -216,7 +216,7 @@ impl EventBus for RedisBus {
             loop {
                 match wakes.recv().await {
                     Ok(execution) => return Some((execution, wakes)),
-                    // Workers also poll the store, and so find the executions whose wake-ups were missed.
+                    // Ignore missed wake-ups: workers also poll the store, and so find those executions.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 }

@@ -21,7 +21,7 @@ pub struct CleanedUp {
     pub expiring: u64,
 }
 
-/// Sets the configured TTL on each execution's stream that has none or a longer one.
+/// Sets the configured TTL on each execution's stream that has no TTL or a longer one.
 pub(crate) async fn clean_up(shared: &Shared) -> Result<CleanedUp, BusError> {
     let mut done = CleanedUp::default();
     for node in shared.link.run(primaries).await? {

@@ -1,9 +1,9 @@
 //! Publishing in a cluster, where an execution's stream and the firehose are on different servers.
 //!
-//! No script can write to both, so each has its own script. Both scripts can be repeated without harm. If
-//! a publish ends between the two, the next publish completes it: the firehose refuses an event until it
-//! has the earlier events of the execution. The firehose is written second, because a reader that got an
-//! event live must also find it in the execution's stream.
+//! No script can write to both servers, so the stream and the firehose each have a script. Both scripts can
+//! be repeated without harm. If a publish ends after the first script, the next publish completes it: the
+//! firehose refuses an event until it has the earlier events of the execution. The firehose is written
+//! second, because a reader that got an event live must also find it in the execution's stream.
 
 use std::sync::{Arc, LazyLock};
 

@@ -90,7 +90,7 @@ fn decode_wire(wire: &str) -> serde_json::Result<Option<Event>> {
     serde_json::from_value(Json::Object(members)).map(Some)
 }
 
-/// The id of an entry: `<major>-<minor>`.
+/// The id of an entry in a Redis stream: `<major>-<minor>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct EntryId {
     pub(crate) major: u64,
@@ -98,7 +98,7 @@ pub(crate) struct EntryId {
 }
 
 impl EntryId {
-    /// The entry id of an execution's event.
+    /// The id of the event with this number in its execution's stream.
     pub(crate) fn of_seq(seq: u64) -> Self {
         Self {
             major: seq,
@@ -106,8 +106,9 @@ impl EntryId {
         }
     }
 
-    /// True if `next` is the entry directly after this one in the firehose. An entry's id is the time at
-    /// which the firehose began, and a number: 1, 2, 3 …; the id 0-0 stands before the first entry.
+    /// True if `next` is the entry directly after this one in the firehose. In the firehose, `major` is the
+    /// time at which the firehose began, and `minor` counts 1, 2, 3 …; the id 0-0 stands before the first
+    /// entry.
     pub(crate) fn is_followed_by(self, next: Self) -> bool {
         (self == Self::default() || self.major == next.major)
             && self.minor.checked_add(1) == Some(next.minor)
@@ -151,7 +152,7 @@ impl Entry {
         self.field("execution")?.parse().ok()
     }
 
-    /// The organization whose stream contains the event.
+    /// The organization whose stream contains the event; `None` if lists do not show the event.
     pub(crate) fn organization(&self) -> Option<OrganizationId> {
         self.field("organization")?.parse().ok()
     }
@@ -200,8 +201,8 @@ impl FromRedisValue for Entry {
         let id = id
             .parse()
             .map_err(|_| ParsingError::from("an entry's id is no pair of numbers"))?;
-        // Leave out values that are not text, which only other programs write. To fail here would hide the
-        // other entries too.
+        // Leave out fields that are not text, which only other programs write. An error here would hide the
+        // other entries of the same read.
         let text = |value| redis::from_redis_value::<String>(value).ok();
         let fields = fields
             .into_iter()
@@ -239,7 +240,7 @@ mod tests {
         decode(&wire, stored_data.as_deref()).expect("is an event")
     }
 
-    /// One event of each kind that has texts, and some that have none.
+    /// One event of each kind that has texts, and events of some kinds that have none.
     fn samples() -> Vec<Event> {
         let text = || Text::key("step-failed-human").with("name", "\"x\" {y}");
         let issue = Issue::blocking(Domain::Data, "missing", text());

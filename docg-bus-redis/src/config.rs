@@ -67,7 +67,7 @@ const NO_COUNT: &str = "must be a whole number from 1";
 impl RedisConfig {
     /// Configures the server at a URL, with the defaults. Redis keeps a thousand events of each execution,
     /// for a day after its last event, and ten thousand events of all executions together. A reader may be
-    /// 256 events behind, a listener 4096 wake-ups.
+    /// 256 events behind, a listener for wake-ups 4096 wake-ups.
     ///
     /// A URL is `redis://[user:password@]host[:port][/database]`, or `rediss://…` with TLS (feature `tls`).
     /// For a cluster it is `redis+cluster://host:port,host:port` or `rediss+cluster://…`, with some of the
@@ -153,7 +153,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how many events of all executions together are kept, for organization streams that reconnect.
+    /// Sets how many events of all executions together are kept, for readers of organization streams that
+    /// reconnect.
     #[must_use]
     pub fn firehose_maxlen(mut self, events: u64) -> Self {
         self.firehose_maxlen = at_least_one(events);
@@ -183,10 +184,10 @@ impl RedisConfig {
     }
 
     /// Sets how long the reading connection waits for new entries before it checks the server; 500 ms by
-    /// default. A server that hangs is noticed after this time and the timeout.
+    /// default. A server that hangs is noticed after this time plus the timeout.
     #[must_use]
     pub fn block(mut self, block: Duration) -> Self {
-        // Redis takes zero to mean forever.
+        // Zero would mean to wait forever.
         self.block = block.max(Duration::from_millis(1));
         self
     }

@@ -15,7 +15,7 @@ use crate::{
     history::{info, replication_id},
 };
 
-/// The certificates that the client trusts, and the client's own with its key.
+/// The certificate authorities that the client trusts, and the client's own certificate with its key.
 #[cfg(feature = "tls")]
 #[derive(Clone, Default)]
 pub(crate) struct Certificates {
@@ -50,12 +50,12 @@ pub(crate) struct Connector {
     cluster: Option<redis::cluster::ClusterClient>,
     /// The timeout of a command.
     answer: Duration,
-    /// The timeout of connecting. It is longer than a command's, because connecting takes several answers and
-    /// no caller waits for it.
+    /// The timeout of connecting. It is longer than that of a command, because connecting takes several
+    /// answers and no caller waits for it.
     connect: Duration,
 }
 
-/// A connection that many callers may use at once; a clone is the same connection.
+/// A connection that many callers may use at once; clones share it.
 #[derive(Clone)]
 pub(crate) enum Connection {
     Server(MultiplexedConnection),
@@ -106,8 +106,9 @@ impl Connector {
             .unwrap_or(Err(Error::TimedOut))
     }
 
-    /// The number of connect timeouts that connecting may take. A cluster client connects to the nodes of the
-    /// URL at once, then to the nodes that these know. A node that does not answer takes up a whole timeout.
+    /// The time limit for connecting, as a multiple of the connect timeout. A cluster client connects to the
+    /// nodes of the URL at once, then to the nodes that they report. A node that does not answer takes up a
+    /// whole timeout.
     fn rounds(&self) -> u32 {
         #[cfg(feature = "cluster")]
         if self.cluster.is_some() {
@@ -129,9 +130,9 @@ impl Connector {
         connection.await.map(Connection::Server)
     }
 
-    /// Connects to the one server that owns a key. A cluster's own connection would silently switch to
-    /// another server if the key moved. `waits` is how long commands on this connection may block on
-    /// purpose.
+    /// Connects to the one server that owns a key. A cluster client's connection would silently switch to
+    /// another server if the key moved. `waits` is the longest time for which a command on this connection
+    /// blocks on purpose, as `XREAD` does.
     pub(crate) async fn connect_to_owner(
         &self,
         key: &str,
@@ -158,7 +159,8 @@ impl Connector {
         let mut connection = self.open_server(server, waits).await?;
         match last_entry(key).query_async(&mut connection).await {
             Ok(()) => Ok(connection),
-            // While the slot moves, both servers may refuse the key; the reader then connects again.
+            // While the key's slot moves to another server, both servers may refuse the key. The reader then
+            // connects again.
             Err(error) => match error.redirect_node() {
                 Some((address, _)) => self.open_server(&at(server, address)?, waits).await,
                 None => Err(error),
@@ -180,8 +182,8 @@ impl Connector {
     }
 }
 
-/// A client with the settings of `server`, for another address in its cluster. If a node does not know
-/// its own host, the address lacks the host, and the host of `server` is used.
+/// A client with the settings of `server`, for another address in its cluster. If the address has no host,
+/// because a node does not know its own, the host of `server` is used.
 fn at(server: &Client, address: &str) -> RedisResult<Client> {
     let unreadable = || RedisError::from((ErrorKind::Parse, "an address that cannot be read"));
     let (to, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
@@ -293,8 +295,8 @@ pub(crate) async fn primaries(connection: Connection) -> RedisResult<Vec<Node>> 
         Connection::Server(_) => Ok(vec![Node::Only]),
         #[cfg(feature = "cluster")]
         Connection::Cluster(mut connection) => {
-            // Each range of slots is a list: first slot, last slot, primary, replicas. Each server in it is a
-            // list too: host, port, and more.
+            // Each range of slots is a list: first slot, last slot, primary, replicas. Each server in the
+            // list is a list too: host, port, and more.
             let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER")
                 .arg("SLOTS")
                 .query_async(&mut connection)
@@ -318,7 +320,7 @@ pub(crate) async fn primaries(connection: Connection) -> RedisResult<Vec<Node>> 
 }
 
 impl Connection {
-    /// Sends commands to one server, about its own keys.
+    /// Sends commands to one server, about keys that this server holds.
     pub(crate) async fn ask_node<T: FromRedisValue>(
         &mut self,
         node: &Node,

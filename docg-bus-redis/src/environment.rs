@@ -5,7 +5,7 @@ use redis::InfoDict;
 
 use crate::{RedisBus, error::Error};
 
-/// The oldest version that has all required commands.
+/// The oldest version of Redis that has all commands that the bus sends.
 const OLDEST: (u32, u32) = (6, 2);
 
 /// A fault of a Redis server, with the way to correct it.
@@ -38,7 +38,7 @@ impl RedisFault {
 }
 
 impl RedisBus {
-    /// Checks the server's version, its part in replication and its eviction policy. A cluster is not
+    /// Checks the server's version, its role in replication and its eviction policy. A cluster is not
     /// checked, because its servers may differ.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl RedisBus {
 fn faults_of(info: &InfoDict) -> Vec<RedisFault> {
     let text = |field: &str| info.get::<String>(field);
     let mut faults = Vec::new();
-    // Read only `redis_version`: other servers that speak the protocol have version numbers of their own.
+    // Read only `redis_version`: other servers that speak Redis's protocol have version numbers of their own.
     if let Some(version) = text("redis_version") {
         let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
         let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));

@@ -11,13 +11,13 @@ pub(crate) enum Error {
     Redis(#[from] RedisError),
     #[error("Redis does not answer")]
     TimedOut,
-    /// Redis is known to be down, so no command was sent.
+    /// Redis is known to be down, or the command's connection was abandoned.
     #[error("{0}")]
     Down(Arc<str>),
     /// The server is a replica, so it may be behind its primary or cut off from it.
     #[error("Redis is a replica")]
     Replica,
-    /// Events leave a gap after the stream's last event.
+    /// The events to publish would leave a gap after the stream's last event.
     #[error("the events of execution {execution} from {from} on are missing")]
     Behind {
         execution: ExecutionId,

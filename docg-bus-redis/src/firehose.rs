@@ -1,5 +1,5 @@
-//! The reading connection: one per process, for all readers and listeners. It reads all executions'
-//! events and all wake-ups, and detects when events may be lost.
+//! The reading connection, one per process. It reads all executions' events and all wake-ups, for all readers
+//! and listeners of the process, and detects when events may be lost.
 
 use std::{
     convert::Infallible,
@@ -53,23 +53,23 @@ struct Reader<'a> {
     shared: &'a Shared,
     /// The entry id of the last event that was read.
     events: EntryId,
-    /// The entry id of the last wake-up that was read. It is kept if the connection is lost, because later
-    /// wake-ups wait in Redis.
+    /// The entry id of the last wake-up that was read. A new connection continues after this entry, because
+    /// Redis keeps wake-ups for a while.
     wakes: Option<EntryId>,
     told: Option<Told>,
     was_up: bool,
     backoff: Backoff,
 }
 
-/// A gap of which readers in one history of the data were told: they may lack events that this process
-/// published in other histories up to `until`.
+/// A gap that readers know of: readers in the history `replication_id` may lack events that this process
+/// published in other histories before `until`.
 struct Told {
     replication_id: Arc<str>,
     until: Instant,
 }
 
 impl Reader<'_> {
-    /// Connects and reads until an error ends the connection.
+    /// Connects, and reads until an error occurs.
     async fn session(&mut self, connector: &Connector) -> Result<Infallible, Error> {
         let Shared {
             keys,
@@ -85,10 +85,10 @@ impl Reader<'_> {
         let here = Arc::clone(&found.replication_id);
         let before = self.told.as_ref().map(|told| &told.replication_id);
         if before.is_some_and(|before| *before != here) || link.is_elsewhere(&here) {
-            // Make the link leave the other server, where its further commands would be lost.
+            // Make the link leave the server that it is connected to: commands sent there would be lost.
             link.move_to(&here);
         }
-        // Commands that end on another server after this time are found by the next check.
+        // The next check finds commands that end on another server after this time.
         let until = Instant::now();
         if let Some(last) = self.last_untold(&here) {
             self.begin_anew(&mut connection, &here, last).await?;
@@ -130,7 +130,8 @@ impl Reader<'_> {
                     self.take(&entries)?;
                 }
             }
-            // If no entry comes, and from time to time, check that the firehose is still the same one.
+            // If no entry came, or the last check is `block` ago, check that the firehose was neither lost
+            // nor replaced.
             if is_idle || looked.elapsed() >= config.block {
                 let now = self.look(&mut connection).await?;
                 if now.last_event < self.events
@@ -172,7 +173,7 @@ impl Reader<'_> {
     }
 
     /// The time of this process's last command in another history of the data, if readers in the history
-    /// `here` were not told of it.
+    /// `here` do not know yet that its events may be missing.
     fn last_untold(&self, here: &Arc<str>) -> Option<Instant> {
         let before = self.told.as_ref();
         let last = self
@@ -184,8 +185,8 @@ impl Reader<'_> {
     }
 
     /// Restarts the firehose after another server has taken over, so that all its readers learn of a gap.
-    /// Other processes may read there already, and do not know what this process published at the previous
-    /// server.
+    /// Other processes may already read the new server's firehose, and cannot know that events which this
+    /// process published on the previous server are missing.
     async fn begin_anew(
         &self,
         connection: &mut MultiplexedConnection,
@@ -217,7 +218,7 @@ impl Reader<'_> {
     }
 }
 
-/// The state of the server: its history and its last entries.
+/// The server's history, and the ids of its last event and its last wake-up.
 struct Found {
     replication_id: Arc<str>,
     last_event: EntryId,

@@ -1,4 +1,4 @@
-//! The history of a server's data. Data that one history has may be missing in another.
+//! Names the history of a server's data. Data written in one history may be missing in another.
 
 use std::sync::{Arc, Once};
 
@@ -17,9 +17,10 @@ pub(crate) fn info() -> Pipeline {
     info
 }
 
-/// The name of this history of the data: the replication id. Each restart and each failover starts a new
-/// history, in which the latest data may be missing. A replica has its primary's id and may be behind, so
-/// it is refused. If the server has no replication id, its run id stands in, which changes at a restart too.
+/// The name of the history of a server's data: its replication id. Each restart and each failover starts a
+/// new history, in which the latest data may be missing. A replica has its primary's id but may lack data, so
+/// a replica is refused. If the server has no replication id, its run id is used, which also changes at a
+/// restart.
 pub(crate) fn replication_id(replication: &InfoDict, itself: &InfoDict) -> Result<Arc<str>, Error> {
     if replication
         .get("role")

@@ -41,8 +41,8 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct Readers {
-    /// The history of the server's data that is read, if the hub is up. It changes under the same lock as
-    /// the readers, so a reader that is added while the hub is up misses nothing.
+    /// The history of the server's data that is being read; `None` if the hub is not up. One lock guards the
+    /// history and the readers, so a reader that is added while the hub is up misses nothing.
     replication_id: Option<Arc<str>>,
     executions: HashMap<ExecutionId, Vec<Sender<Arc<Event>>>>,
     organizations: HashMap<OrganizationId, Vec<Sender<Listed>>>,
@@ -67,12 +67,12 @@ pub(crate) struct Live<T> {
     events: mpsc::Receiver<T>,
     /// The reason why the hub cut the reader off, if it did.
     cut_off: Arc<OnceLock<BusError>>,
-    /// The history of the server's data that is read.
+    /// The history of the server's data from which this reader gets its events.
     pub(crate) replication_id: Arc<str>,
     _leaves: Leaves,
 }
 
-/// Removes a reader from the hub when it is dropped.
+/// A guard that removes its reader from the hub when the guard is dropped.
 struct Leaves {
     hub: Arc<Hub>,
     what: What,
@@ -107,8 +107,8 @@ impl Hub {
         self.state.send_replace(State::Up);
     }
 
-    /// Cuts off all readers, because events may be missed. After a reset the connection comes back at
-    /// once, so new readers then wait for a moment instead of failing.
+    /// Cuts off all readers, because they may miss events. After [`Error::Reset`] the connection comes back
+    /// at once, so new readers wait for the connection instead of failing.
     pub(crate) fn down(&self, error: &Error) {
         let reason: Arc<str> = error.to_string().into();
         let mut readers = self.readers();
@@ -136,7 +136,7 @@ impl Hub {
     /// Waits until the hub is up.
     pub(crate) async fn is_up(&self) {
         let mut state = self.state.subscribe();
-        // The sender lives as long as `self`.
+        // This cannot fail, because the sender lives as long as `self`.
         let _ = state.wait_for(|state| matches!(state, State::Up)).await;
     }
 
@@ -285,15 +285,15 @@ fn pass_on<K: Hash + Eq, T: Clone>(
 }
 
 impl<T> Sender<T> {
-    /// Ends the reader's channel after the events that were sent. The reason is set first, because the
-    /// reader looks for it at the channel's end.
+    /// Ends the reader's channel after the events that were sent. The reason is set before the channel ends,
+    /// because the reader then looks for it.
     fn cut_off(self, reason: BusError) {
         let _ = self.cut_off.set(reason);
     }
 }
 
 impl<T> Live<T> {
-    /// The next event; `None` at the end. Fails if the hub cut the reader off.
+    /// The next event; `None` at the stream's end. Fails if the hub cut the reader off.
     pub(crate) async fn next(&mut self) -> Result<Option<T>, BusError> {
         match self.events.recv().await {
             Some(event) => Ok(Some(event)),

@@ -1,7 +1,7 @@
 //! The names of the keys in Redis.
 //!
-//! A cluster keeps all keys with the same part in braces in one slot, so that one command may use
-//! several of them. The streams of single executions are spread over all slots.
+//! A cluster keeps all keys with the same part in braces in one slot, so that one command may use several
+//! such keys. The streams of single executions are spread over all slots.
 
 use docg_core::ids::ExecutionId;
 
@@ -12,7 +12,7 @@ pub(crate) struct Keys {
     pub(crate) firehose: String,
     /// The stream of wake-ups, each with an execution that needs a worker.
     pub(crate) wakes: String,
-    /// A stream that health checks write and nobody reads.
+    /// A stream to which health checks write, and which nobody reads.
     pub(crate) checks: String,
 }
 

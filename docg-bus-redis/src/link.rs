@@ -47,7 +47,8 @@ struct Work {
 }
 
 struct Use {
-    /// The history of the data in which the command succeeded; `None` in a cluster, which does not tell it.
+    /// The history of the data in which the command succeeded; `None` in a cluster, which does not report its
+    /// history.
     replication_id: Option<Arc<str>>,
     last: Instant,
 }
@@ -58,7 +59,7 @@ enum State {
     Up {
         connection: Connection,
         number: u64,
-        /// The history of the server's data; `None` in a cluster.
+        /// The history of the server's data; `None` in a cluster, which does not report it.
         replication_id: Option<Arc<str>>,
     },
     Down(Arc<str>),
@@ -181,7 +182,7 @@ impl Link {
         }
     }
 
-    /// Sends one command.
+    /// Sends one command, and returns its answer.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, cmd: &redis::Cmd) -> Result<T, Error> {
         self.run(|mut connection| async move { cmd.query_async(&mut connection).await })
             .await
@@ -208,7 +209,7 @@ impl Link {
     /// Waits until the link is up.
     pub(crate) async fn up(&self) {
         let mut state = self.state.subscribe();
-        // The sender lives as long as `self`.
+        // This cannot fail, because the sender lives as long as `self`.
         let _ = state
             .wait_for(|state| matches!(state, State::Up { .. }))
             .await;
@@ -280,7 +281,7 @@ impl Link {
                 State::Starting => return LEFT.into(),
                 State::Up { .. } => {}
             }
-            // The sender lives as long as `self`.
+            // This cannot fail, because the sender lives as long as `self`.
             let _ = states.changed().await;
         }
     }

@@ -1,5 +1,5 @@
-//! An organization stream: the events of an organization that lists show. A reader first gets past events
-//! of the firehose, then live ones.
+//! An organization stream: the events that lists of an organization's executions show. A reader first gets
+//! past events from the firehose, then live events.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,10 +16,12 @@ use crate::{
     hub::{Listed, Live},
 };
 
-/// The number of past entries that one read fetches, once the earlier ones are used up.
+/// The number of past entries that one read fetches. The next read follows when the reader has taken them
+/// all.
 const PAGE: usize = 500;
 
-/// Subscribes to live events first and reads past events afterwards, so that none is missed in between.
+/// Opens an organization's stream after a position, or from now on. Subscribes to live events before it reads
+/// past events, so that no event is missed in between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     organization: OrganizationId,
@@ -69,7 +71,7 @@ pub(crate) async fn subscribe(
 struct List {
     shared: Arc<Shared>,
     organization: OrganizationId,
-    /// The last entry of the firehose that was examined.
+    /// The last entry of the firehose that was examined, also if it is of another organization.
     seen: EntryId,
     past: VecDeque<Entry>,
     is_past_over: bool,

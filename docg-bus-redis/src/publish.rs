@@ -1,8 +1,8 @@
 //! Publishing events on the bus.
 //!
-//! On one server a script adds each event to its execution's stream and to the firehose, atomically and
-//! in one round trip. The stream's entry ids are the events' numbers. So the script sees whether an event
-//! is already in the stream, follows its last event, or leaves a gap.
+//! On one server a script adds each event to its execution's stream and to the firehose, atomically and in
+//! one round trip. The stream's entry ids are the events' numbers. So the script sees whether an event is
+//! already in the stream, follows the stream's last event, or leaves a gap.
 
 use std::sync::{Arc, LazyLock};
 
@@ -38,7 +38,7 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
 /// its stream, or 0 if the stream is empty.
 pub(crate) type Refused = (ExecutionId, u64);
 
-/// The events with which an empty stream may start.
+/// The events that an empty stream accepts: only the execution's first event, or any event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beginning {
     #[cfg(feature = "cluster")]
@@ -76,7 +76,7 @@ fn check(shared: &Shared, batch: &[Arc<Event>], refused: Option<Refused>) -> Res
         return Ok(());
     };
     let first = batch.iter().find(|event| event.execution_id == execution);
-    // An empty stream needs only as many earlier events as a stream keeps.
+    // If the stream is empty, ask only for as many earlier events as a stream keeps.
     let kept = shared.config.stream_maxlen.get();
     let reach = first.map_or(1, |event| event.seq.saturating_sub(kept).max(1));
     let from = if head > 0 { head + 1 } else { reach };
@@ -113,7 +113,7 @@ async fn publish_batch(
             executions.len() - 1
         });
         let Encoded { wire, stored_data } = encode(event);
-        // Lua counts from one, and the first key is the firehose.
+        // Lua counts from one and the first key is the firehose, so the first stream has the number 2.
         call.arg(stream + 2)
             .arg(id.to_string())
             .arg(event.seq)

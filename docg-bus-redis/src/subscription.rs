@@ -15,10 +15,11 @@ use crate::{
     hub::Live,
 };
 
-/// The number of past events that one read fetches, once the reader has taken the earlier ones.
+/// The number of past events that one read fetches. The next read follows when the reader has taken them all.
 const PAGE: usize = 200;
 
-/// Subscribes to live events first and reads past events afterwards, so that none is missed in between.
+/// Opens an execution's stream after the event number `after`. Subscribes to live events before it reads past
+/// events, so that no event is missed in between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     execution: ExecutionId,

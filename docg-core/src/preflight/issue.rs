@@ -38,7 +38,7 @@ impl Domain {
         Self::Signature,
     ];
 
-    /// The name on the wire.
+    /// The name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,9 +79,9 @@ pub struct Issue {
     pub message_human: Text,
     /// The text for technicians.
     pub message_tech: Option<String>,
-    /// The node concerned.
+    /// The node that has the problem; `None` if the problem concerns no single node.
     pub node_id: Option<NodeId>,
-    /// The field concerned: a parameter's name, or a path such as `trigger.customer.email`.
+    /// The field that has the problem: a parameter's name, or a path such as `trigger.customer.email`.
     pub field: Option<String>,
 }
 
@@ -117,14 +117,14 @@ impl Issue {
         }
     }
 
-    /// Sets the node concerned.
+    /// Sets the node that has the problem.
     #[must_use]
     pub fn at(mut self, node: impl Into<NodeId>) -> Self {
         self.node_id = Some(node.into());
         self
     }
 
-    /// Sets the field concerned.
+    /// Sets the field that has the problem.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
@@ -138,7 +138,8 @@ impl Issue {
         self
     }
 
-    /// Removes control characters and secrets: the issue's texts may repeat another system's words.
+    /// Removes control characters and secrets, and cuts long texts. An issue's texts may repeat another
+    /// system's answer.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
             code: storable::printable_cow(self.code, limits::CODE),
@@ -154,8 +155,8 @@ impl Issue {
         }
     }
 
-    /// The wire form in the reader's language. `Some(true)` shows `message_tech`, `Some(false)` shows it as
-    /// null, and `None` leaves its key out.
+    /// The issue as JSON, in the reader's language. If `technical` is `Some(true)`, it includes
+    /// `message_tech`; if `Some(false)`, `message_tech` is null; if `None`, the key is left out.
     #[must_use]
     pub fn for_reader(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut issue = json!({
@@ -212,7 +213,7 @@ impl PreflightSummary {
         }
     }
 
-    /// The summary for events, without texts for technicians.
+    /// A copy for events, without texts for technicians.
     #[must_use]
     pub fn for_events(self: &Arc<Self>) -> Arc<Self> {
         if self.issues.iter().all(|issue| issue.message_tech.is_none()) {
@@ -238,14 +239,14 @@ impl PreflightSummary {
             .filter(|issue| issue.severity == Severity::Blocking)
     }
 
-    /// The wire form of `groups`: the issues by domain. If `technical` is true, issues include
-    /// `message_tech`; for an event it must be false.
+    /// The issues as JSON, grouped by domain: the API's field `groups`. If `technical` is true, issues
+    /// include `message_tech`; for an event it must be false.
     #[must_use]
     pub fn groups_for_readers(&self, locale: Locale, technical: bool) -> Value {
         self.groups(locale, technical.then_some(true))
     }
 
-    /// The issues by domain, as [`Self::groups_for_readers`], with `technical` as in [`Issue::for_reader`].
+    /// The issues as JSON, grouped by domain. `technical` has the same meaning as in [`Issue::for_reader`].
     #[must_use]
     pub fn groups(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Preflight: the checks before an execution has any effect.
 //!
 //! A check reports each problem as an [`Issue`]. [`ResourceProbe`] lets checks reach templates, folders and
-//! connections. `rules` holds the checks over declared parameters, by domain. [`run`] runs all checks with
-//! time limits and bounded parallelism.
+//! connections. `rules` holds the checks of declared parameters, a file for each domain. [`run`] runs all
+//! checks with time limits and bounded parallelism.
 
 mod issue;
 mod probe;

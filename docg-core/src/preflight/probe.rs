@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{i18n::Text, ids::OrganizationId};
 
 /// Lets preflight reach the resources at an application's providers. The application implements this trait.
-/// Preflight limits time and parallelism, and asks about each resource once.
+/// Preflight limits the duration of calls and how many run at once, and asks about each resource once.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ResourceProbe: Send + Sync + 'static {
@@ -44,12 +44,12 @@ pub struct TemplateFacts {
     pub bytes: u64,
 }
 
-/// Why a resource cannot be used.
+/// The reason why a resource cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeFailure {
     /// The provider answered that the resource cannot be used. Preflight reports a blocking issue.
     Refused {
-        /// The code, such as `drive.folder_not_found` or `template_not_found`.
+        /// The issue's code, such as `drive.folder_not_found` or `template_not_found`.
         code: Cow<'static, str>,
         /// The text for people; if `None`, people read docg's own text for the code.
         human: Option<Text>,
@@ -61,7 +61,7 @@ pub enum ProbeFailure {
 }
 
 impl ProbeFailure {
-    /// The provider answered that the resource cannot be used.
+    /// A provider's refusal with this code, and without texts.
     #[must_use]
     pub fn refused(code: impl Into<Cow<'static, str>>) -> Self {
         Self::Refused {

@@ -18,9 +18,9 @@ use crate::{
 /// The limits of preflight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreflightLimits {
-    /// The timeout of one check, which asks for a resource or calls a handler.
+    /// The timeout of one check: a question about a resource, or a handler's own check.
     pub check_timeout: Duration,
-    /// The largest number of checks of resources and by handlers that run at once.
+    /// The largest number of checks, of resources or by handlers, that run at once.
     pub parallelism: usize,
     /// The size in bytes from which a template gets the warning `template.large_file`.
     pub large_template_bytes: u64,
@@ -39,7 +39,7 @@ impl Default for PreflightLimits {
 /// The input of a preflight.
 #[derive(Clone, Copy)]
 pub struct PreflightRequest<'a> {
-    /// The tenant.
+    /// The organization (tenant) of the execution.
     pub organization_id: OrganizationId,
     /// The definition to check.
     pub workflow: &'a Workflow,
@@ -47,14 +47,16 @@ pub struct PreflightRequest<'a> {
     pub inputs: &'a Inputs,
     /// The registered node types.
     pub registry: &'a Registry,
-    /// The access to resources.
+    /// The probe that reaches templates, folders and connections.
     pub probe: &'a Arc<dyn ResourceProbe>,
     /// The limits of preflight.
     pub limits: &'a PreflightLimits,
     /// The execution's steps; empty for a new execution. Preflight does not check steps that succeeded, were
-    /// skipped, or failed with `on_error: continue`, and uses the outputs of those that succeeded.
+    /// skipped, or failed with `on_error: continue`. The other nodes may read the outputs of steps that
+    /// succeeded.
     pub steps: &'a [Step],
-    /// True if saving, delivery and signature will be skipped. Preflight checks their nodes all the same.
+    /// True for a dry run, which skips saving, delivery and signature. Preflight checks the nodes of these
+    /// phases all the same.
     pub dry_run: bool,
     /// The last phase that will run. Nodes of later phases are not checked.
     pub until_phase: Option<Phase>,
@@ -96,7 +98,7 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     // Answers arrive in any order. Sort them, so that the order of issues does not depend on timing.
     answers.sort_by_key(|(order, _)| *order);
     let mut found: Placed = answers.into_iter().flat_map(|(_, found)| found).collect();
-    // Drop an issue of a handler if the rules have found the same one.
+    // Drop an issue of a provider or handler if a rule reported the same code, field and node.
     found.retain(|(place, issue)| {
         !issues
             .iter()
@@ -111,7 +113,7 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
         .collect()
 }
 
-/// Applies the rules: on this thread if that is cheap, else on the threads for tenants' programs.
+/// Applies the rules: on this thread if the request is small, else on the threads for tenants' programs.
 async fn findings(request: &PreflightRequest<'_>) -> rules::Findings {
     if is_small(request) {
         return rules::apply(request);
@@ -146,7 +148,7 @@ fn is_small(request: &PreflightRequest<'_>) -> bool {
         )
 }
 
-/// A request that owns its data, for another thread.
+/// An owned copy of a [`PreflightRequest`], which can be sent to another thread.
 struct Owned {
     workflow: Workflow,
     inputs: Inputs,
@@ -215,7 +217,7 @@ async fn limited<'a>(
         if under_way.len() >= parallelism.max(1) {
             done.extend(under_way.next().await);
         }
-        // Most handlers have nothing to check and answer at once.
+        // Poll the job once here: most handlers have nothing to check and answer at once.
         match futures::poll!(&mut job) {
             std::task::Poll::Ready(found) => done.push((order, found)),
             std::task::Poll::Pending => under_way.push(job.map(move |found| (order, found))),
@@ -227,7 +229,7 @@ async fn limited<'a>(
     done
 }
 
-/// Runs a check that may hang or panic. Either failure becomes an error text.
+/// Runs a check that may hang or panic. A timeout and a panic each become an error text.
 async fn guarded<T>(limit: Duration, check: impl Future<Output = T>) -> Result<T, String> {
     match tokio::time::timeout(limit, AssertUnwindSafe(check).catch_unwind()).await {
         Ok(Ok(answer)) => Ok(answer),

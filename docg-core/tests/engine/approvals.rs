@@ -1,5 +1,5 @@
-//! The node type `approval`: approvers get the same links when an interrupted request is repeated, and parameters that
-//! only the running step knows are checked.
+//! The node type `approval`: if an interrupted step asks its approvers again, they get the same links.
+//! Parameters that are known only when the step runs are checked then.
 
 use std::{
     future::Future,
@@ -30,13 +30,13 @@ use crate::world::{World, an_hour_later, builder, echo};
 const ANN: &str = "ann@example.com";
 const BEN: &str = "ben@example.com";
 
-/// What happens to the first invitation for Ben.
+/// The fault of the inbox when it sends the first invitation to Ben.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// It fails, and may be tried again.
+    /// Sending fails, and may be retried.
     Fails,
-    /// It does not end.
+    /// Sending does not end.
     Hangs,
 }
 
@@ -95,7 +95,7 @@ fn asking(params: Value) -> Value {
         "retry": {"max_attempts": 2, "initial_ms": 1, "max_ms": 1, "multiplier": 1.0}}])
 }
 
-/// Every invitation of Ann and Ben, who got two each, opens the same approval.
+/// Checks that Ann and Ben each got two invitations with one token, which opens the approval.
 async fn first_links_still_open(engine: &Engine, inbox: &Inbox) {
     for email in [ANN, BEN] {
         let sent = inbox.to(email);
@@ -134,7 +134,7 @@ async fn an_invitation_that_is_repeated_after_a_takeover_has_the_same_link() {
     let (store, bus) = (Arc::<MemoryStore>::default(), Arc::<MemoryBus>::default());
     let inbox = Inbox::new(Fault::Hangs);
     let process = || with_nodes(Engine::builder(store.clone(), bus.clone()), &inbox);
-    // The first process has its own runtime, which is dropped with everything in it.
+    // The first process has its own runtime. Dropping the runtime kills the process.
     let doomed = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -240,7 +240,8 @@ async fn a_vote_that_does_not_count_is_refused_with_the_reason() {
     assert!(matches!(unknown, Err(EngineError::NotFound(_))));
 }
 
-/// Cancels an execution as its next commit arrives, so that the decision has not seen the cancel.
+/// A store that receives a cancel just before the next commit, so that the committed decision has not seen
+/// the cancel.
 #[derive(Clone, Default)]
 struct CancelAtCommit {
     inner: Arc<MemoryStore>,

@@ -1,4 +1,4 @@
-//! Each part that an engine is built of has a name of its own.
+//! An engine is built only if no two of its parts (node types, actions and so on) have the same name.
 
 use docg_core::{actions::ActionTemplate, prelude::*};
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
-//! Cancels that come while a handler works or is probed, or after its worker died. The handler gets its grace time, a
-//! request that was made is withdrawn, and an unknown outcome is recorded as unknown.
+//! Cancels that come while a handler works or is probed, or after its worker died. The handler gets its grace
+//! time, a signature request is withdrawn, and an unknown outcome is recorded as unknown.
 //!
-//! Tokio's time is stopped, and moves on only if every task is idle: a busy machine ends no grace time.
+//! Tokio's time is stopped, and moves on only if every task is idle, so that no grace time ends early on a
+//! busy machine.
 
 use std::{
     future::Future,
@@ -32,14 +33,14 @@ use crate::world::{PATIENCE, World, an_hour_later, soon, time_passes};
 
 type Ran = Result<StepOutcome, StepFailure>;
 
-/// The calls of the handler, as the test sees them.
+/// A call of the handler, as reported to the test.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Begun,
     Probed,
 }
 
-/// Processes on one store, which run the same effect.
+/// Processes on one store. Each runs the same effect, and reports the handler's calls to the test.
 struct Watched {
     store: Arc<MemoryStore>,
     organization: OrganizationId,
@@ -83,7 +84,7 @@ impl Watched {
         );
         let handler = handler.probe(move |context, _| {
             probes.fetch_add(1, Ordering::SeqCst);
-            // The test may be over.
+            // An error means that the test is over and no longer listens.
             let _ = probed.send(Seen::Probed);
             probe(context)
         });
@@ -124,7 +125,7 @@ impl Watched {
         request.expect("reads")
     }
 
-    /// Whether the request that the effect made is stored, and withdrawn.
+    /// True if the effect's signature request is stored and has been withdrawn.
     async fn is_withdrawn(&self) -> bool {
         let request = self.request().await;
         request.is_some_and(|request| request.status == RequestStatus::Canceled)
@@ -136,7 +137,7 @@ async fn start(world: &World) -> ExecutionId {
     world.start(json!([node])).await
 }
 
-/// The step, once the execution is canceled.
+/// Waits until the execution is canceled, and returns its step.
 async fn canceled(world: &World, id: ExecutionId) -> Step {
     world.until_status(id, Status::Canceled).await;
     world.steps(id).await.remove(0)
@@ -156,11 +157,11 @@ fn is_unknown(step: &Step) -> bool {
     error.human.render(Locale::En).contains("not known")
 }
 
-/// While it is closed, no commit reaches the store.
+/// A gate before a store. While the gate is closed, no commit reaches the store.
 #[derive(Default)]
 struct Gate {
     closed: Arc<AtomicBool>,
-    /// Reports each commit that is held up.
+    /// Notified at each commit that the closed gate refuses.
     tries: watch::Sender<()>,
 }
 
@@ -285,7 +286,7 @@ async fn a_step_that_was_resumed_after_its_wait_is_not_probed_after_a_cancel() {
     assert_eq!(it.probes(), 0);
 }
 
-/// An execution whose effect has begun in a process that was then cut off from the store.
+/// Starts an execution in a process that is cut off from the store after the effect has begun.
 async fn abandoned(it: &mut Watched) -> (Workers, ExecutionId) {
     let cut_off = Arc::new(AtomicBool::new(false));
     let is_cut_off = Arc::clone(&cut_off);
@@ -335,7 +336,7 @@ async fn a_takeover_probes_the_abandoned_effect_before_it_applies_a_cancel() {
     }
 }
 
-/// Cancels an abandoned execution through a process without workers, whose probe answers so.
+/// Cancels an abandoned execution through a process without workers, whose probe gives this outcome.
 async fn canceled_without_workers(outcome: Probe) -> (Watched, Step) {
     let mut it = Watched::new();
     let (_first, id) = abandoned(&mut it).await;
@@ -370,7 +371,7 @@ async fn a_cancel_through_a_process_without_workers_records_the_outcome_of_an_ab
 async fn a_request_that_was_found_and_not_yet_awaited_is_withdrawn_by_a_cancel() {
     let mut it = Watched::new();
     let (_first, id) = abandoned(&mut it).await;
-    // The second process finds the request, and cannot commit that it goes on.
+    // The second process's probe finds the signature request, but the process cannot commit this yet.
     let gate = Gate::default();
     let mut tried = gate.tries.subscribe();
     let (store, closes) = (gate.store(&it.store), gate.closed.clone());
@@ -397,8 +398,8 @@ async fn a_request_that_was_found_and_not_yet_awaited_is_withdrawn_by_a_cancel()
 #[tokio::test(start_paused = true)]
 async fn a_cancel_that_meets_its_holder_during_the_release_is_not_left_to_polling() {
     let mut it = Watched::new();
-    // The holder's commit is made, and the holder does not know yet that it released the lease. The
-    // execution waits only for people, so no timer is due.
+    // The store applies the holder's commit, which releases the lease, but answers only 500 ms later. The
+    // execution waits only for people, so no timer would wake a worker.
     let commits = AtomicUsize::new(0);
     let faulty = FaultyStore::new(it.store.clone(), move |call: Call| {
         let waits = call.operation == "commit" && commits.fetch_add(1, Ordering::SeqCst) == 0;

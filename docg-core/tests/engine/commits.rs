@@ -1,4 +1,5 @@
-//! How many commits an execution takes, and that no record is lost by committing seldom.
+//! Counts the commits of an execution, and checks that no record is lost although several steps share a
+//! commit.
 
 use std::{
     sync::{
@@ -30,9 +31,9 @@ struct Counted {
     /// The store's calls that write to executions, in order.
     calls: Arc<Mutex<Vec<&'static str>>>,
     claims: Arc<AtomicUsize>,
-    /// Lets a gated step end.
+    /// Notified by the test to let a `gated` step end.
     gate: Arc<Notify>,
-    /// The steps as stored when a step that looks at them began.
+    /// The stored steps at the moment when a step of type `looks` or `sees` began.
     seen: Arc<Mutex<Vec<Step>>>,
 }
 
@@ -131,7 +132,7 @@ impl Counted {
         self.world.start(nodes.collect()).await
     }
 
-    /// Runs an execution, and returns the calls that wrote it.
+    /// Runs an execution with these steps, and returns the store's calls that wrote the execution.
     async fn calls_of(types: &[&str]) -> Vec<&'static str> {
         let it = Self::new();
         let _workers = it.world.workers();
@@ -140,25 +141,26 @@ impl Counted {
         it.calls.lock().expect("calls").clone()
     }
 
-    /// The statuses of the steps that a step saw.
+    /// The statuses of the steps that a `looks` or `sees` step found in the store.
     fn seen(&self) -> Vec<&'static str> {
         let seen = self.seen.lock().expect("seen");
         seen.iter().map(|step| step.status().as_str()).collect()
     }
 }
 
-/// With tokio's time stopped, a quick series stays quick on a busy machine.
+/// Tokio's time is stopped, so that the steps count as quick even on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn computing_steps_are_committed_together() {
     let calls = Counted::calls_of(&["echo", "echo", "echo", "effect", "effect"]).await;
-    // All computing steps with the first effect's intent; its result with the second's intent; the end.
+    // The three commits: all computing steps with the first effect's intent; the first result with the second
+    // intent; the second result and the end.
     assert_eq!(calls, ["create", "commit", "commit", "commit"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_intent_of_every_effect_is_committed_before_it_begins() {
     let calls = Counted::calls_of(&["effect"; 5]).await;
-    // The first intent; each result with the next intent; the end.
+    // Six commits: the first intent; four results, each with the next intent; the last result and the end.
     let commits = ["commit"; 6];
     assert_eq!(calls, [&["create"], &commits[..]].concat());
 }
@@ -175,7 +177,7 @@ async fn an_effect_begins_after_the_steps_before_it_are_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_second_attempt_is_committed_before_it_begins() {
     let calls = Counted::calls_of(&["fails_once"]).await;
-    // The intent of the first attempt; its failure; the intent of the second; the end.
+    // Four commits: the intent of the first attempt; its failure; the intent of the second attempt; the end.
     assert_eq!(calls, ["create", "commit", "commit", "commit", "commit"]);
 }
 
@@ -183,7 +185,7 @@ async fn a_second_attempt_is_committed_before_it_begins() {
 async fn a_process_with_free_workers_claims_the_execution_that_it_creates() {
     let it = Counted::new();
     let _workers = it.world.workers();
-    // The workers have looked for work, and wait for it.
+    // Let the workers look for work first, so that they are idle.
     tokio::task::yield_now().await;
     let claims = it.claims.load(Ordering::SeqCst);
     let id = it.start(&["echo"]).await;
@@ -220,7 +222,7 @@ async fn a_long_step_is_published_while_it_runs() {
 async fn after_a_takeover_each_step_is_committed_before_it_begins() {
     let it = Counted::new();
     let id = it.start(&["looks"]).await;
-    // A worker that claimed the execution and died.
+    // A worker claims the execution and dies: its lease has expired.
     let long_ago = Timestamp::from_millis(Timestamp::now().as_millis() - 60_000);
     let gone = ClaimRequest {
         worker_id: WorkerId::new(),

@@ -1,4 +1,4 @@
-//! Calls that meet one another, and the data that handlers, people and later executions get.
+//! Control calls that are made at the same time, and the data that handlers, people and later executions get.
 
 use std::sync::{
     Arc, Mutex,
@@ -26,7 +26,8 @@ struct Office {
 }
 
 impl Office {
-    /// Every other `send` needs a repair, beginning with the first.
+    /// Starts workers. Of the calls to `send` steps, the first, third, fifth and so on need a repair by a
+    /// person.
     fn new() -> Self {
         let given = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&given);
@@ -69,7 +70,7 @@ impl Office {
         }
     }
 
-    /// An execution that waits for a repair.
+    /// Starts an execution and waits until it is in `needs_review`.
     async fn in_review(&self) -> Execution {
         let nodes = json!([{"id": "echo", "type": "echo"}, {"id": "send", "type": "send"}]);
         let id = self.world.start(nodes).await;
@@ -120,7 +121,7 @@ async fn of_two_calls_on_one_version_only_the_first_is_applied() {
         1,
         "{resumed:?} {canceled:?}"
     );
-    // A later call is refused at once.
+    // A later call that expects the old version is refused at once.
     assert!(is_refused(&cancel().await));
 }
 

@@ -1,4 +1,4 @@
-//! A duration is the time that has passed, however the clock is set meanwhile.
+//! Durations of steps and phases show the time that really passed, even if the clock is set meanwhile.
 
 use std::{sync::Arc, time::Duration};
 

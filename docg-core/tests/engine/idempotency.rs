@@ -1,4 +1,5 @@
-//! Idempotency keys: a repeated request gives the first answer, and another request under the same key is refused.
+//! Idempotency keys: a repeated request gets the first request's answer, and a different request with the
+//! same key is refused.
 
 use docg_core::{
     engine::{EngineError, IdempotencyKey, RetryRequest, StepRef},
@@ -21,7 +22,8 @@ async fn the_same_request_with_the_same_idempotency_key_gives_the_same_execution
     let first = start(request()).await.expect("accepted");
     let id = first.record.execution.id;
     assert!(first.created);
-    // The actor, the ids of the chain of calls and the order of fields are no part of the request.
+    // Requests count as the same if only the actor, the correlation id, the trace parent or the order of
+    // fields differ.
     let mut other = request().correlation_id("other").traceparent("other");
     other.actor = Actor::user("other");
     let reordered = request().trigger_data(json!({"b": {"d": 3, "c": 2}, "a": 1}));
@@ -43,7 +45,7 @@ async fn the_same_request_with_the_same_idempotency_key_gives_the_same_execution
         );
     }
 
-    // A retry is another request than a start, and is compared by its own fields.
+    // A retry never counts as the same request as a start. Two retries are compared by their own fields.
     world.until_rest(id).await;
     let retry = |how: RetryRequest| world.engine.retry(world.control(id), how);
     let taken = retry(RetryRequest::default().idempotency_key("k")).await;
@@ -66,7 +68,7 @@ async fn the_same_request_with_the_same_idempotency_key_gives_the_same_execution
         );
     }
 
-    // A caller may choose the content that is compared.
+    // A caller may give the content to compare (`of_content`) instead of the request's fields.
     let start = |content: &str, data| {
         let key = IdempotencyKey::of_content("c", content);
         let request = world.request(workflow).trigger_data(data);

@@ -1,4 +1,5 @@
-//! An execution whose workers die waits for a person after some takeovers, and harms no other execution.
+//! An execution that kills its workers waits for a person after [`MAX_TAKEOVERS`] takeovers, and harms no
+//! other execution.
 
 use std::{
     sync::{
@@ -45,12 +46,12 @@ struct Doomed {
     claimed: mpsc::UnboundedReceiver<u32>,
     /// How often the handler was called.
     calls: Arc<AtomicU32>,
-    /// How often the handler was asked for the outcome of its effect.
+    /// How often the handler was probed for the outcome of its effect.
     probes: Arc<AtomicU32>,
 }
 
 impl Doomed {
-    /// Workers that die of the first `kills` claims.
+    /// A world whose workers die in the first `kills` claims.
     fn new(kills: u32) -> Self {
         let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
         let calls = Arc::<AtomicU32>::default();
@@ -88,7 +89,7 @@ impl Doomed {
         self.world.start(nodes).await
     }
 
-    /// Lets time pass until that many claims were made.
+    /// Advances the clock until `wanted` claims have been made.
     async fn claims(&mut self, wanted: u32) {
         soon(async {
             loop {
@@ -122,7 +123,7 @@ async fn an_execution_that_kills_its_workers_waits_for_a_person_and_others_go_on
 
     let other = doomed.start().await;
     world.until_status(other, Status::Completed).await;
-    // After a person resumes it, takeovers count from zero.
+    // After a person has resumed the execution, takeovers are counted from zero again.
     let resumed = world.engine.resume(world.control(id), Resume::default());
     resumed.await.expect("is allowed");
     world.until_status(id, Status::Completed).await;

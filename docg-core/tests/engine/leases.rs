@@ -1,4 +1,4 @@
-//! Leases and time: signals that reach a holder, leases that end, and clocks that are set.
+//! Leases and time: signals that reach the lease holder, leases that expire, and clocks that are set.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ use crate::world::{World, settle, soon};
 const LEASE: Duration = Duration::from_secs(30);
 const MINUTES: Duration = Duration::from_secs(600);
 
-/// What happens to the effect's handler.
+/// An event in the life of the effect's handler, as reported to the test.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Begun,
@@ -37,7 +37,7 @@ struct Watched {
     organization: OrganizationId,
     seen: mpsc::UnboundedReceiver<Seen>,
     sees: mpsc::UnboundedSender<Seen>,
-    /// Lets the handler end.
+    /// Notified by the test to let the handler end.
     gate: Arc<Notify>,
 }
 
@@ -63,7 +63,7 @@ impl Watched {
                 tokio::select! {
                     () = gate.notified() => {}
                     () = context.cancellation.cancelled() => {
-                        // The test may have seen enough.
+                        // An error means that the test is over and no longer listens.
                         let _ = sees.send(Seen::ToldToStop);
                     }
                 }
@@ -88,7 +88,7 @@ impl Watched {
         soon(self.seen.recv()).await.expect("the handler lives")
     }
 
-    /// Lets time pass in small steps until the handler does something.
+    /// Lets time pass in small steps, at most `most`, until the handler reports something.
     async fn time_until_seen(&mut self, most: Duration) -> Seen {
         const STEP: Duration = Duration::from_millis(100);
         let mut passed = Duration::ZERO;
@@ -139,7 +139,7 @@ async fn a_cancel_reaches_a_holder_elsewhere_if_its_wake_up_is_lost() {
     let other = it.process(store.clone(), bus);
     let canceled = other.engine.cancel(other.control(id), None).await;
     canceled.expect("is accepted");
-    // The holder's last renewal may have been at any time.
+    // The holder finds the signal at its next renewal, which may be a third of the lease away.
     let told = it.time_until_seen(LEASE / 3 + Duration::from_secs(1));
     assert_eq!(told.await, Seen::ToldToStop);
     workers.shutdown().await;
@@ -155,7 +155,7 @@ async fn a_handler_is_told_to_stop_at_the_end_of_its_lease_if_the_store_does_not
         hangs.then_some(Fault::Hang(Duration::MAX))
     });
     let world = it.process(Arc::new(store), Arc::new(MemoryBus::default()));
-    // Dropped without grace: no lease can be released.
+    // The test drops the workers without a shutdown, because the store hangs and no lease can be released.
     let _workers = world.workers();
     it.begun(&world).await;
     it.passes(3 * LEASE).await;
@@ -168,7 +168,7 @@ async fn a_handler_is_told_to_stop_at_the_end_of_its_lease_if_the_store_does_not
     assert_eq!(it.time_until_seen(LEASE).await, Seen::ToldToStop);
 }
 
-/// A store that reports each renewal.
+/// Wraps a store, and reports each renewal of a lease to the receiver.
 fn tapped(inner: Arc<dyn Store>) -> (Arc<dyn Store>, mpsc::UnboundedReceiver<()>) {
     let (tell, renewals) = mpsc::unbounded_channel();
     let store = FaultyStore::new(inner, move |call| {
@@ -197,7 +197,7 @@ async fn a_commit_that_is_tried_again_extends_the_lease_from_then_on() {
     let world = it.process(Arc::new(faulty), Arc::new(MemoryBus::default()));
     let _workers = world.workers();
     let id = it.begun(&world).await;
-    // The decision to begin is committed while the effect is under way.
+    // Wait until the step is stored as running, which may be after the effect has begun.
     let is_committed = async || {
         let steps = store.steps(it.organization, id).await;
         steps.expect("reads")[0].status() == StepStatus::Running
@@ -308,7 +308,7 @@ async fn a_process_that_claims_nothing_because_of_its_clock_wakes_others() {
     let _workers = world.workers();
     settle().await;
     it.clock.set(it.clock.now() + MINUTES);
-    // With the first execution, at the latest, the process notices that its clock jumped.
+    // The process notices the jump of its clock when it starts the first execution, at the latest.
     for _ in 0..2 {
         start(&world).await;
         settle().await;
@@ -320,7 +320,7 @@ async fn a_process_that_claims_nothing_because_of_its_clock_wakes_others() {
 async fn a_handler_has_its_grace_time_if_its_lease_is_lost_during_shutdown() {
     let store = Arc::new(MemoryStore::default());
     let (sees, mut seen) = mpsc::unbounded_channel();
-    // A computing step begins before its intent is committed: the shutdown commits it.
+    // A computing step begins before a commit records its start. Here the shutdown makes this commit.
     let handler = move |context: StepContext, _: Value| {
         let sees = sees.clone();
         async move {

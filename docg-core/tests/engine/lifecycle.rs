@@ -1,6 +1,7 @@
 //! The life of an execution: faults of handlers, control calls, retries, takeovers, shutdown, and its records.
 //!
-//! Tokio's time is stopped, and moves on only if every task is idle: a busy machine ends no grace time.
+//! Tokio's time is stopped, and moves on only if every task is idle, so that no grace time ends early on a
+//! busy machine.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +29,14 @@ use tokio::sync::Notify;
 
 use crate::world::{World, an_hour_later, applied, builder, echo};
 
-/// What the test and the handlers of effects share.
+/// The state that a test and its effects' handlers share.
 #[derive(Default)]
 struct Shared {
     /// How often an effect has begun.
     effects: AtomicUsize,
-    /// Lets a gated handler end.
+    /// Notified by the test to let a `gated` handler end.
     gate: Notify,
-    /// Notified when an effect has begun.
+    /// Notified by an effect's handler when it begins.
     begun: Notify,
 }
 
@@ -45,7 +46,7 @@ impl Shared {
     }
 }
 
-/// Node types whose handlers behave as the id of their node says.
+/// A world with handlers that behave as their node's id says: `panics`, `hangs`, `gated`, `polite`.
 fn world(shared: &Arc<Shared>) -> World {
     let spec = |name: &'static str| {
         NodeSpec::new(name, Phase::Render).param(ParamSpec::optional("in", ParamKind::Json))
@@ -130,7 +131,7 @@ async fn an_effect_that_panics_is_probed_and_repeated_only_as_often_as_the_polic
     world.until_rest(id).await;
     assert_eq!(world.execution(id).await.status, Status::Failed);
     assert_eq!(shared.effects(), 2);
-    // Without a probe the outcome is unknown, and a person is asked.
+    // The effect has no probe, so the outcome stays unknown and a person has to decide.
     let id = world.start(node("effect")).await;
     world.until_rest(id).await;
     let execution = world.execution(id).await;
@@ -202,7 +203,7 @@ async fn a_pause_that_is_applied_after_a_cancel_is_refused() {
     let node = json!({"id": "hangs", "type": "effect", "phase": "delivery"});
     let id = world.start(json!([node])).await;
     shared.begun.notified().await;
-    // The pause is accepted while the handler has its grace time.
+    // The pause enters the inbox while the cancel waits for the handler's grace time.
     let (canceled, paused) = tokio::join!(world.cancel(id), pause(&world, id));
     assert_eq!(canceled.status, Status::Canceled);
     let refused = paused.expect_err("it has ended");
@@ -365,7 +366,7 @@ async fn the_successor_of_a_dead_worker_probes_the_effect() {
                 async { Probe::NotDone }
             }))
     };
-    // The first process has its own runtime, which is dropped with everything in it.
+    // The first process has its own runtime. Dropping the runtime kills the process.
     let doomed = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -438,13 +439,13 @@ async fn the_records_of_an_execution_are_complete() {
     let id = world.start_with(nodes, json!({"amount": 5})).await;
     let events = world.until_rest(id).await;
     let execution = world.execution(id).await;
-    // Events are contiguous and fold to the state.
+    // The events have no gap, and the last one shows the execution's status and progress.
     assert!(events.iter().zip(1..).all(|(event, seq)| event.seq == seq));
     assert_eq!(
         events.last().map(|event| (event.status, event.progress)),
         Some((execution.status, execution.progress))
     );
-    // A replay from the middle gives the rest and ends.
+    // A feed that starts after event 4 brings the remaining events and ends.
     let rest = world.engine.feed(world.organization, id, 4).await;
     let rest: Vec<_> = rest.expect("a feed").collect().await;
     assert_eq!(rest.len(), events.len() - 4);

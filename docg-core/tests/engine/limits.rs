@@ -1,5 +1,5 @@
-//! Input of applications and handlers beyond all bounds. It is refused with a typed error, cut with a mark, or left to a
-//! person, and every list can be read afterwards.
+//! Input of applications and handlers that exceeds the limits. The engine refuses it with a typed error, cuts
+//! it with a mark, or leaves it to a person; every list can still be read afterwards.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn spec(name: &'static str) -> NodeSpec {
     NodeSpec::new(name, Phase::Save).any_phase()
 }
 
-/// A handler that does one thing beyond all bounds.
+/// A handler whose answer or logs exceed a limit, in the way that `what` names.
 fn beyond(what: &'static str) -> Handler {
     effect(
         spec(what),
@@ -136,7 +136,7 @@ const BEYOND: [(&str, Status, &str); 11] = [
     ("many-logs", Status::Completed, ""),
 ];
 
-/// An organization with a workflow of one step.
+/// An organization with a workflow of one step, whose handler exceeds a limit.
 struct Beyond {
     world: World,
     workflow: WorkflowId,
@@ -176,7 +176,7 @@ impl Beyond {
         self.world.execution(id).await
     }
 
-    /// Reads every list, and returns the length of the text that they show.
+    /// Reads every list about an execution, and returns the total length of the lists as text.
     async fn read_all(&self, id: ExecutionId) -> usize {
         let engine = &self.world.engine;
         let organization_id = self.world.organization;
@@ -404,7 +404,7 @@ async fn a_definition_with_durations_beyond_ten_years_is_refused() {
     }
 }
 
-/// JSON with parts that are often refused: NULs, names that serde_json reserves, deep nesting.
+/// JSON with parts that a store may refuse: NULs, names that serde_json reserves, deep nesting.
 fn odd_json() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         "[a-z{}\\u{0}\\u{1b}\\u{2028}]{0,6}",

@@ -1,6 +1,7 @@
-//! Creations and commits that are applied, and whose answer is lost or not awaited.
+//! Creations and commits that the store applies, but whose answer is lost or comes after the caller has left.
 //!
-//! Tokio's time is stopped, and moves on only if every task is idle: on a busy machine, no time passes.
+//! Tokio's time is stopped, and moves on only if every task is idle, so that no time limit ends early on a
+//! busy machine.
 
 use std::{
     sync::{
@@ -23,14 +24,14 @@ use serde_json::{Value, json};
 
 use crate::world::{World, applied, settle, time_passes};
 
-/// Less time than the sweeper lets pass before it publishes events that were left behind.
+/// A time limit that is shorter than the sweeper's wait before it publishes events that were left behind.
 const BEFORE_THE_SWEEPER: Duration = Duration::from_secs(4);
 
-/// A call that fails.
+/// A planned fault of one call of the store.
 #[derive(Clone, Copy)]
 struct Trouble {
     operation: &'static str,
-    /// How many calls of the same operation succeed before.
+    /// How many calls of the same operation succeed before the fault.
     after: usize,
     fault: Fault,
 }
@@ -39,7 +40,7 @@ struct Unreliable {
     world: World,
     bus: Arc<MemoryBus>,
     effects: Arc<AtomicUsize>,
-    /// The next call that fails, if any.
+    /// The planned fault, if it has not happened yet.
     trouble: Arc<Mutex<Option<Trouble>>>,
 }
 
@@ -89,7 +90,7 @@ impl Unreliable {
         self.world.accept(self.request().await).await
     }
 
-    /// The only execution, once it is stored.
+    /// Waits until the organization's only execution is stored, and returns its id.
     async fn only_execution(&self) -> ExecutionId {
         in_time(async {
             loop {
@@ -119,7 +120,7 @@ impl Unreliable {
     }
 }
 
-/// Waits for what must happen without the sweeper.
+/// Waits for an event that has to happen before the sweeper could help.
 async fn in_time<T>(event: impl Future<Output = T>) -> T {
     let happened = tokio::time::timeout(BEFORE_THE_SWEEPER, event).await;
     happened.expect("it happens without the sweeper")
@@ -127,7 +128,8 @@ async fn in_time<T>(event: impl Future<Output = T>) -> T {
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_whose_answer_is_lost_is_recognized_as_made() {
-    // Each execution commits the intent of its second effect, and its end.
+    // Each execution makes two commits, with its second effect's intent and with its end. Lose the answer to
+    // either.
     for lost in 0..2 {
         let it = Unreliable::new();
         it.fail("commit", lost, Fault::After);
@@ -147,7 +149,7 @@ async fn a_commit_whose_answer_is_lost_is_recognized_as_made() {
 async fn a_caller_gets_its_answer_if_the_answer_to_its_commit_is_lost() {
     let it = Unreliable::new();
     let id = it.start().await;
-    // No worker runs: the call claims the execution, applies itself, and releases the lease.
+    // No worker runs, so the call itself claims the execution, applies the pause, and releases the lease.
     it.fail("commit", 0, Fault::After);
     let answer = in_time(it.world.engine.pause(it.world.control(id), None)).await;
     let execution = applied(answer.expect("is accepted"));
@@ -159,7 +161,7 @@ async fn a_caller_gets_its_answer_if_the_answer_to_its_commit_is_lost() {
 async fn a_caller_that_goes_away_leaves_no_lease_behind() {
     let it = Unreliable::new();
     let workers = it.world.workers();
-    // The workers have found nothing, and wait.
+    // Let the workers look for work first, so that they are idle.
     settle().await;
     let request = it.request().await;
     let slow = Duration::from_millis(200);

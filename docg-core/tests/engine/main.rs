@@ -1,4 +1,4 @@
-//! The engine over the memory adapters, as an application sees it.
+//! Tests of the engine through its public API, over the store and bus in memory.
 
 mod approvals;
 mod building;

@@ -23,7 +23,7 @@ struct OverBus {
 }
 
 impl OverBus {
-    /// A reader may be eight events behind.
+    /// A bus on which a reader may be 8 events behind, and which keeps 20 events.
     fn new() -> Self {
         let bus = Arc::new(MemoryBus::new(
             BusConfig::default()
@@ -59,7 +59,7 @@ async fn a_reader_that_fell_behind_goes_on_where_it_was() {
     let mut feed = it.world.organization_feed().await;
     it.publish(1).await;
     assert!(is_event(soon(feed.next()).await));
-    // More than its buffer takes, and less than the bus keeps.
+    // Publish more events than the reader's buffer takes (8), but fewer than the bus keeps (20).
     it.publish(15).await;
     for seq in 1..=15 {
         match soon(feed.next()).await {
@@ -75,7 +75,7 @@ async fn a_reader_that_missed_events_gets_a_gap() {
     let mut feed = it.world.organization_feed().await;
     it.publish(1).await;
     soon(feed.next()).await;
-    // More than the bus keeps.
+    // Publish more events than the bus keeps (20).
     it.publish(40).await;
     assert_eq!(soon(feed.next()).await, Some(OrganizationItem::Gap));
     it.publish(1).await;

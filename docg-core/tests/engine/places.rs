@@ -1,4 +1,4 @@
-//! Steps that wait for a place in a pool, which they share with others.
+//! Steps whose handlers wait for a place in a pool that several executions share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::world::{World, builder};
 
 const TIMEOUT_MS: u64 = 1_500;
 
-/// Runs so many executions of one step each, which needs the only place for `work_ms`, and may take
-/// 1.5 seconds.
+/// Runs so many executions of one step each. The pool has one place. Each step needs the place for `work_ms`
+/// by the clock, and has a timeout of 1.5 seconds.
 async fn run(executions: usize, work_ms: u64) -> Vec<(Status, Step)> {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let (hands, places) = (clock.clone(), Arc::new(Semaphore::new(1)));
@@ -27,7 +27,7 @@ async fn run(executions: usize, work_ms: u64) -> Vec<(Status, Step)> {
             let (hands, places) = (hands.clone(), Arc::clone(&places));
             async move {
                 let _place = wait_for_place(places.acquire()).await;
-                // All of them are waiting before the first goes on.
+                // Let all other steps wait for the place before the clock advances.
                 for _ in 0..1_000 {
                     tokio::task::yield_now().await;
                 }

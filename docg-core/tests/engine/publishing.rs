@@ -1,6 +1,6 @@
-//! Processes die, time out and overtake one another between a commit and its publishing. The next process that
-//! publishes brings the missing events first, so an organization's feed, which reads only the bus, brings every event
-//! once and in order. The sweeper finds events that were left behind.
+//! Processes die, time out and overtake one another between a commit and the publishing of its events. The
+//! next process that publishes first publishes the missing events. An organization's feed reads only the bus,
+//! and so still brings every event once and in order. The sweeper finds events that were left behind.
 
 use std::{
     sync::{
@@ -25,7 +25,8 @@ use serde_json::{Value, json};
 
 use crate::world::{World, echo, settle, soon};
 
-/// Processes on one store and one bus. Time stands still unless it is moved, so the sweeper does nothing before.
+/// Processes on one store and one bus. The clock stands still until the test moves it, so that the sweeper
+/// does nothing before.
 struct Installation {
     store: Arc<MemoryStore>,
     bus: Arc<MemoryBus>,
@@ -54,7 +55,7 @@ impl Installation {
         self.process(self.bus.clone())
     }
 
-    /// A process whose calls to publish fail as the closure says; 1 is the first.
+    /// A process whose calls to publish fail as the closure says. The closure gets the call's number, from 1.
     fn faulty(&self, plan: impl Fn(u64) -> Option<Fault> + Send + Sync + 'static) -> World {
         let published = AtomicU64::new(0);
         let bus = FaultyBus::new(self.bus.clone(), move |call| {
@@ -65,7 +66,7 @@ impl Installation {
         self.process(Arc::new(bus))
     }
 
-    /// A process that, as others see it, dies between each commit and its publishing.
+    /// A process that publishes nothing: to other processes it seems to die after each commit.
     fn dies(&self) -> World {
         self.faulty(|_| Some(Fault::Before))
     }
@@ -75,8 +76,8 @@ impl Installation {
         self.store.events(query).await.expect("reads")
     }
 
-    /// The feed brings every event that was stored for it until the execution completes, and the bus has all events
-    /// for later readers.
+    /// Checks that the feed brings every stored event for lists until the execution completes, and that the
+    /// bus has all events for later readers.
     async fn assert_told(&self, mut feed: OrganizationFeed, id: ExecutionId) {
         let mut told = Vec::new();
         while !told
@@ -102,20 +103,20 @@ impl Installation {
         assert_eq!(soon(replay.collect::<Vec<_>>()).await, stored);
     }
 
-    /// How many executions have events that are not known to be on the bus.
+    /// The number of executions with events that the store does not know to be published.
     async fn left(&self) -> usize {
         let end = Timestamp::from_millis(i64::MAX / 2);
         let left = self.store.unpublished(end, None, 1_000).await;
         left.expect("reads").len()
     }
 
-    /// Lets a second go by, and every task do what is due then.
+    /// Advances the clock by a second, and lets every task do the work that is due then.
     async fn tick(&self) {
         self.clock.advance(Duration::from_secs(1));
         settle().await;
     }
 
-    /// Whether everything is published within so many seconds.
+    /// True if all events are published within so many seconds.
     async fn is_published_within(&self, seconds: usize) -> bool {
         for _ in 0..seconds {
             self.tick().await;
@@ -166,7 +167,7 @@ async fn a_publish_brings_the_events_of_one_that_failed_or_whose_answer_was_lost
             let id = world.start(nodes()).await;
             let workers = world.workers();
             world.until_completed(id).await;
-            // If the very last publish failed, the sweeper brings its events.
+            // If the last publish of the execution failed, the sweeper publishes its events.
             assert!(installation.is_published_within(12).await);
             installation.assert_told(feed, id).await;
             workers.shutdown().await;
@@ -182,7 +183,7 @@ async fn an_execution_that_is_published_late_is_published_from_its_first_event()
     let id = accepts.start(nodes()).await;
     let _workers = works.workers();
     installation.assert_told(feed, id).await;
-    // The first process was only slow.
+    // The first process was only slow: it now publishes its event, which the bus already has.
     let first = installation.stored(id).await.remove(0);
     installation.bus.publish(&[first]).await.expect("is known");
     let stored = installation.stored(id).await;
@@ -214,7 +215,8 @@ async fn a_bus_that_forgot_an_execution_gets_its_events_back_and_feeds_bring_non
     assert_eq!(soon(told.collect::<Vec<_>>()).await, for_lists);
 }
 
-/// Many executions were left behind, and the bus refuses one of them: the others do not wait.
+/// Many executions have unpublished events, and the bus refuses those of one execution. The other executions
+/// are published in the same sweep.
 #[tokio::test]
 async fn one_sweep_publishes_everything_except_what_the_bus_refuses() {
     let installation = Installation::new(BusConfig::default());
@@ -234,7 +236,8 @@ async fn one_sweep_publishes_everything_except_what_the_bus_refuses() {
     );
 }
 
-/// A sweeper that found events looks again soon, even if its own process committed nothing.
+/// After a sweep that found events, the next sweep follows within seconds, even if the sweeper's own process
+/// commits nothing.
 #[tokio::test]
 async fn a_sweeper_that_found_events_does_not_wait_a_minute_for_its_next_sweep() {
     let installation = Installation::new(BusConfig::default());
@@ -246,7 +249,7 @@ async fn a_sweeper_that_found_events_does_not_wait_a_minute_for_its_next_sweep()
     assert!(installation.is_published_within(11).await, "it looks again");
 }
 
-/// A sweep does not try every execution on a bus that refuses all.
+/// If the bus refuses everything, the sweep ends after a few executions instead of trying all.
 #[tokio::test]
 async fn a_bus_that_is_down_ends_a_sweep() {
     let installation = Installation::new(BusConfig::default());
@@ -267,6 +270,6 @@ async fn a_bus_that_is_down_ends_a_sweep() {
     }
     assert_eq!(asked.load(Ordering::SeqCst), 10);
     down.store(false, Ordering::SeqCst);
-    // It goes on where it stopped, and then from the first.
+    // The next sweep goes on where the last one stopped, and then starts over from the first execution.
     assert!(installation.is_published_within(12).await);
 }

@@ -1,4 +1,5 @@
-//! Events that did not reach the bus when they were committed.
+//! Events that did not reach the bus after their commit: readers get them from the store, and the sweeper
+//! publishes them.
 
 use std::{
     sync::{
@@ -31,7 +32,7 @@ async fn start(world: &World) -> ExecutionId {
     world.start(json!([{"id": "n", "type": "echo"}])).await
 }
 
-/// Reads the feed of an execution to its end: no event is missing.
+/// Reads the feed of an execution to its end, and fails if an event is missing.
 async fn assert_feed_is_whole(world: &World, id: ExecutionId) {
     let feed = world.engine.feed(world.organization, id, 0).await;
     let seqs = feed.expect("a feed").map(|it| it.expect("readable").seq);
@@ -39,7 +40,8 @@ async fn assert_feed_is_whole(world: &World, id: ExecutionId) {
     assert!(seqs.len() > 5 && (1..).zip(&seqs).all(|(expected, seq)| *seq == expected));
 }
 
-/// The bus of a single process, for example: it accepts subscriptions and brings no event.
+/// The reader's bus accepts subscriptions but brings no event. A `MemoryBus` does so if another process runs
+/// the execution.
 #[tokio::test(start_paused = true)]
 async fn a_reader_whose_bus_stays_silent_gets_everything_from_the_store() {
     let silent = FaultyBus::new(Arc::<MemoryBus>::default(), |call| {
@@ -64,7 +66,7 @@ async fn events_that_the_bus_refused_are_published_later_and_no_reader_misses_on
     let _workers = world.workers();
     let id = start(&world).await;
 
-    // The feed reads from the store if the bus is down.
+    // While the bus is down, the feed reads from the store.
     assert_feed_is_whole(&world, id).await;
 
     down.store(false, Ordering::SeqCst);

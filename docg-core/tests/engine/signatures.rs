@@ -39,7 +39,8 @@ struct Calls {
 /// An answer of the provider; `None` if it never answers.
 type Answer = Option<Result<Vec<SignerFact>, ProviderError>>;
 
-/// A provider whose webhooks report that a signer has viewed the envelope that they name.
+/// A signature provider with prepared answers. Its webhooks report that a signer has viewed the envelope in
+/// their body.
 #[derive(Default)]
 struct Desk {
     answers: Mutex<VecDeque<Answer>>,
@@ -112,7 +113,8 @@ impl Signing {
         Self::with(|request, _| request).await
     }
 
-    /// The closure changes the request, given the time at which its step began.
+    /// Starts an execution whose signature request is changed by the closure, which also gets the time at
+    /// which the step began.
     async fn with(
         change: impl Fn(NewSignatureRequest, Timestamp) -> NewSignatureRequest + Send + Sync + 'static,
     ) -> Self {
@@ -144,7 +146,7 @@ impl Signing {
         }
     }
 
-    /// What the provider will answer when it is asked, in turn.
+    /// Queues the provider's next answers to status questions.
     fn answers(&self, answers: impl IntoIterator<Item = Answer>) {
         let mut queue = self.desk.answers.lock().expect("not poisoned");
         queue.extend(answers);
@@ -167,7 +169,7 @@ impl Signing {
         self.world.execution(self.id).await
     }
 
-    /// Waits until the execution rests and is due at this time.
+    /// Waits until the execution rests, with this time as its `wake_at`.
     async fn until_wakes_at(&self, at: Timestamp) {
         soon(async {
             while self.execution().await.wake_at != Some(at) {
@@ -209,7 +211,7 @@ async fn signatures_whose_webhooks_were_lost_are_found_by_asking_the_provider() 
     it.answers([Some(Err(down)), Some(Ok(one)), Some(Ok(it.signed()))]);
     it.clock.advance(5 * MINUTE);
     it.called(|calls| calls.asked == 1).await;
-    // After a failure the provider is asked again soon, after an answer within the hour.
+    // After a failure the provider is asked again in a minute; after an answer, within an hour.
     it.until_wakes_at(it.clock.now() + MINUTE).await;
     it.clock.advance(MINUTE);
     it.called(|calls| calls.asked == 2).await;
@@ -238,7 +240,7 @@ async fn signers_are_reminded_until_they_have_signed() {
 #[tokio::test]
 async fn an_expired_request_is_withdrawn_after_the_provider_was_asked_once_more() {
     let it = Signing::with(|request, now| request.expires_at(now + 2 * MINUTE)).await;
-    // A withdrawal that fails is tried again.
+    // The first withdrawal fails, so the engine retries it.
     let busy = ProviderError::Unavailable("busy".to_owned());
     it.desk
         .withdrawals
@@ -315,7 +317,7 @@ async fn a_webhook_that_comes_again_is_answered_at_once_and_changes_nothing() {
             body: format!("{}/sign", it.id).into_bytes(),
         };
         let received = it.world.engine.receive_webhook("desk", webhook);
-        // Less time than a call waits for the holder of the execution.
+        // A call that has to wait for the lease holder's answer would take longer than this second.
         let received = tokio::time::timeout(Duration::from_secs(1), received).await;
         received.expect("at once").expect("taken").duplicate
     };

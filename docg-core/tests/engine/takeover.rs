@@ -1,4 +1,4 @@
-//! Two workers, of which one is cut off from the store in the middle of an execution.
+//! Two workers: the first is cut off from the store in the middle of an execution, and the second takes over.
 
 use std::sync::{
     Arc,
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::world::{PATIENCE, World, an_hour_later, soon};
 
-/// An engine whose effect reports that it has begun, and ends when the gate opens.
+/// Builds an engine with an effect that sends to `begun` when it begins, and ends when the gate is notified.
 fn builder(
     store: Arc<dyn Store>,
     begun: &mpsc::UnboundedSender<()>,
@@ -46,7 +46,7 @@ async fn a_worker_that_was_cut_off_does_not_take_its_successors_commit_for_its_o
     let (begun, mut effects) = mpsc::unbounded_channel();
     let gate = Arc::<Notify>::default();
 
-    // The first can neither commit that it begins the effect nor renew its lease.
+    // While cut off, the first worker can neither commit the effect's intent nor renew its lease.
     let cut_off = Arc::new(AtomicBool::new(true));
     let (tried, mut tries) = mpsc::unbounded_channel();
     let is_cut_off = Arc::clone(&cut_off);
@@ -64,14 +64,15 @@ async fn a_worker_that_was_cut_off_does_not_take_its_successors_commit_for_its_o
     let id = first.accept(first.request(workflow)).await;
     tries.recv().await.expect("it tries to commit");
 
-    // By the second's clock the first's lease expired long ago.
+    // By the second worker's clock, the first worker's lease expired long ago.
     let second = first.beside(builder(store, &begun, &gate).clock(an_hour_later()));
     let second_workers = second.workers();
     soon(effects.recv())
         .await
         .expect("the second begins the effect");
 
-    // The first tries again while the stored version is the one that it wanted to write.
+    // Reconnect the first worker. It repeats its commit, and the stored version has the number that it wanted
+    // to write.
     cut_off.store(false, Ordering::SeqCst);
     let renews = async { while tries.recv().await.expect("it goes on") != "renew" {} };
     tokio::select! {

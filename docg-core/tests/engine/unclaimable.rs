@@ -19,7 +19,7 @@ use crate::world::{World, soon};
 
 const MINUTES: Duration = Duration::from_secs(180);
 
-/// What an execution waits for when the last worker that has its node type stops.
+/// The reason why an execution waits when the last worker with its node type stops.
 #[derive(Debug, Clone, Copy)]
 enum At {
     Retry,
@@ -39,7 +39,7 @@ fn answer(at: At) -> Result<StepOutcome, StepFailure> {
     }
 }
 
-/// Starts an execution and stops all workers that have its node type.
+/// Starts an execution, and stops all workers that have its node type once it waits.
 async fn left_alone(builder: EngineBuilder, at: At) -> (World, ExecutionId) {
     let spec = NodeSpec::new("rare", Phase::Save).safe_to_repeat();
     let rare = effect(spec, move |_, _: Value| async move { answer(at) });
@@ -100,7 +100,7 @@ async fn the_log_of_an_execution_under_way_says_once_that_no_worker_can_claim_it
             }
         })
         .await;
-        // Neither the same process nor another one repeats it.
+        // Neither the first process nor the second one logs the warning again.
         let _others = second.workers();
         for _ in 0..200 {
             clock.advance(MINUTES);

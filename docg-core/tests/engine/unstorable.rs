@@ -1,5 +1,5 @@
-//! Answers of handlers that no store can keep. They are refused or changed before the machine decides on them, and no
-//! effect is repeated because of them.
+//! Handlers' answers that no store can keep. The engine refuses or changes such an answer before the machine
+//! decides on it, and repeats no effect because of it.
 
 use std::{
     collections::HashMap,
@@ -52,7 +52,8 @@ async fn run_all(builder: EngineBuilder, node_types: &[&str]) -> Ran {
 
 async fn run_in(phase: &str, world: World, node_types: &[&str]) -> Ran {
     let _workers = world.workers();
-    // Without a second attempt, a wait that a probe finds is awaited as it is.
+    // Allow one attempt: if a probe then finds that people were asked, the step waits for them and does not
+    // run again.
     let node = |(at, node_type)| json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}});
     let id = world
         .start(node_types.iter().enumerate().map(node).collect())
@@ -74,7 +75,7 @@ impl Ran {
         self.world.engine.resume(control, resume).await
     }
 
-    /// The first ten warnings.
+    /// The first ten warnings in the execution's log.
     async fn warnings(&self) -> Vec<Arc<LogEntry>> {
         let query = LogQuery::of(self.world.organization, self.execution.id);
         let logs = self
@@ -85,7 +86,7 @@ impl Ran {
     }
 }
 
-/// The codes by which the answers of [`unstorable`] are refused.
+/// The error code of each case of [`unstorable`], in order.
 const REFUSED: [&str; 10] = [
     codes::OUTPUT_NOT_STORABLE,
     codes::OUTPUT_NOT_STORABLE,
@@ -99,7 +100,7 @@ const REFUSED: [&str; 10] = [
     codes::WRONG_PHASE,
 ];
 
-/// An answer that no store can keep.
+/// The handler's answer in this case, which no store can keep.
 fn unstorable(case: usize) -> StepOutcome {
     let signers = [NewSigner::new("ana@example.com")];
     let request = |envelope: &str| NewSignatureRequest::new("builtin", envelope, signers.clone());
@@ -208,7 +209,7 @@ async fn a_wait_that_nobody_could_answer_is_refused() {
     }
 }
 
-/// A wait whose envelope or link is the same in each execution.
+/// A wait whose envelope or link is the same in every execution, so that only one execution may have it.
 fn constant_wait(kind: &str) -> Wait {
     if kind == "signatures" {
         let signers = [NewSigner::new("ann@example.com")];
@@ -268,7 +269,7 @@ async fn a_name_that_leads_to_another_execution_is_refused_and_its_effect_is_not
             }
         }
         assert_eq!(runs.load(Ordering::SeqCst), 2, "once in each execution");
-        // The link and the envelope still lead to the first.
+        // The link and the envelope still lead to the first execution.
         let owner = match kind {
             "signatures" => {
                 engine

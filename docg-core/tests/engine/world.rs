@@ -13,7 +13,7 @@ use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-/// Longer than anything takes, even on a slow machine.
+/// The timeout for whatever a test waits for: long enough even on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Builds an engine over a store and a bus of its own.
@@ -45,12 +45,12 @@ impl World {
         }
     }
 
-    /// Another process for the same organization.
+    /// Another process, with an engine of its own, for the same organization.
     pub(crate) fn beside(&self, builder: EngineBuilder) -> Self {
         Self::of(self.organization, builder)
     }
 
-    /// The same process for another organization.
+    /// This process, with another organization.
     pub(crate) fn elsewhere(&self) -> Self {
         Self {
             engine: self.engine.clone(),
@@ -83,7 +83,7 @@ impl World {
         StartRequest::new(self.organization, workflow, Actor::user("somebody"))
     }
 
-    /// Starts an execution as requested.
+    /// Makes a start request, and returns the id of the execution.
     pub(crate) async fn accept(&self, request: StartRequest) -> ExecutionId {
         let started = self.engine.start(request).await.expect("accepted");
         started.record.execution.id
@@ -104,7 +104,8 @@ impl World {
         ControlRequest::new(self.organization, id, Actor::user("somebody"))
     }
 
-    /// Cancels an execution that this process holds, or that no process holds.
+    /// Cancels an execution that this process has leased, or that is not leased, so that the cancel is
+    /// applied at once.
     pub(crate) async fn cancel(&self, id: ExecutionId) -> Execution {
         let answer = self.engine.cancel(self.control(id), None).await;
         applied(answer.expect("allowed"))
@@ -124,7 +125,7 @@ impl World {
         self.engine.organization_feed(self.organization, None).await
     }
 
-    /// Reads the feed until an event fits, and returns the events up to that one.
+    /// Reads the feed until an event fits, and returns all events up to it.
     pub(crate) async fn until(
         &self,
         id: ExecutionId,
@@ -183,18 +184,18 @@ impl World {
     }
 }
 
-/// Waits until what is expected to happen has happened.
+/// Waits for the future, and fails after [`PATIENCE`].
 pub(crate) async fn soon<T>(event: impl Future<Output = T>) -> T {
     let happened = tokio::time::timeout(PATIENCE, event).await;
     happened.expect("it happens")
 }
 
-/// Lets all tasks do their work. If tokio's time is stopped, it moves on.
+/// Lets all tasks run. If tokio's time is stopped, it moves on by a millisecond.
 pub(crate) async fn time_passes() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// Lets all tasks do their work that need no time.
+/// Lets all tasks run until they wait for something, without letting time pass.
 pub(crate) async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -214,7 +215,7 @@ pub(crate) fn an_hour_later() -> Arc<dyn Clock> {
     Arc::new(ManualClock::new(later))
 }
 
-/// Nested so deep that code which follows or drops it recursively overflows the stack.
+/// A value nested so deep that code which reads or drops it recursively overflows the stack.
 pub(crate) fn bottomless() -> Value {
     (0..20_000).fold(json!([]), |inner, _| Value::Array(vec![inner]))
 }

@@ -1,4 +1,4 @@
-//! The wall clock of all processes: tokio's time plus the jumps to which it was set.
+//! The wall clock of all processes: tokio's time plus the jumps by which the plan sets the clock.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct WallClock {
     start: Instant,
-    /// The time shown at the start plus all jumps since, in milliseconds.
+    /// The time that the clock showed at `start`, plus all jumps since, in milliseconds.
     shows: AtomicI64,
     /// The sum of all jumps backward, in milliseconds.
     set_back: AtomicU64,
@@ -36,7 +36,7 @@ impl WallClock {
         }
     }
 
-    /// By how much jumps backward may have delayed an execution that was due.
+    /// The sum of all jumps backward: an execution may become due so much later.
     pub(crate) fn set_back(&self) -> Duration {
         Duration::from_millis(self.set_back.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Plans which calls of the store and the bus fail.
+//! The planned faults of calls to the store and to the bus.
 
 use std::sync::{
     Mutex,
@@ -13,14 +13,14 @@ pub(crate) enum Port {
     Bus,
 }
 
-/// A fault, and how many calls of any process come between it and the fault before.
+/// A fault, and the number of calls, by any process, between it and the previous fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Planned {
     pub(crate) after: u64,
     pub(crate) kind: Fault,
 }
 
-/// The faults of one port, over all processes.
+/// The faults of one port (store or bus) for all processes together.
 #[derive(Debug)]
 pub(crate) struct Faults {
     plan: Mutex<Counting>,
@@ -31,7 +31,7 @@ pub(crate) struct Faults {
 struct Counting {
     calls: u64,
     since_last: u64,
-    /// In reverse order: the next fault is the last item.
+    /// The faults that are still to come, in reverse order: the next fault is the last item.
     left: Vec<Planned>,
 }
 
@@ -66,7 +66,7 @@ impl Faults {
         plan.left.pop().map(|planned| planned.kind)
     }
 
-    /// The number of calls until the faults were stopped.
+    /// The number of calls that were made before the faults were stopped.
     pub(crate) fn calls(&self) -> u64 {
         self.plan.lock().expect("no panic").calls
     }

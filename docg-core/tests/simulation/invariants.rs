@@ -57,7 +57,7 @@ struct Folded {
     has_ended: bool,
 }
 
-/// Applies the events in order; each has to fit the state before it.
+/// Applies the events in order, and checks that each event fits the state before it.
 fn fold(events: &[Arc<Event>]) -> Folded {
     let mut folded = Folded {
         status: Status::Queued,
@@ -77,7 +77,7 @@ fn fold(events: &[Arc<Event>]) -> Folded {
                 assert_eq!(from.check(*to, paused_from), Ok(()), "it is in the table");
                 paused_from = (*to == Status::Paused).then_some(*from);
                 folded.status = *to;
-                // A resume after a review makes the failed step pending.
+                // A resume from `needs_review` makes the failed step pending, which has no event of its own.
                 if *from == Status::NeedsReview && !to.is_terminal() {
                     let current = event.current_step.as_ref();
                     let step = current.and_then(|step| folded.steps.get_mut(&step.node_id));
@@ -125,7 +125,7 @@ fn fold(events: &[Arc<Event>]) -> Folded {
     folded
 }
 
-/// Checks events, steps and audit trail, and that the execution is not stuck.
+/// Checks that events, steps and audit trail agree, and that the execution is not stuck.
 pub(crate) fn check_run(trail: &Trail) {
     let Trail {
         execution,
@@ -146,7 +146,7 @@ pub(crate) fn check_run(trail: &Trail) {
     for step in steps {
         let told = folded.steps.get(&step.node_id).copied();
         let told = told.unwrap_or(StepStatus::Pending);
-        // Schema v1 has no event for a step that its worker released: the step begins again.
+        // Schema v1 has no event for a step that became pending again because its worker released it.
         let is_released = (told, step.status()) == (StepStatus::Running, StepStatus::Pending);
         assert!(
             told == step.status() || is_released,
@@ -183,7 +183,8 @@ pub(crate) fn check_run(trail: &Trail) {
         execution.status.is_terminal() || waits_for_people,
         "it is stuck: {execution:#?} {steps:#?}"
     );
-    // If a worker died in a step of a paused execution, the step stays open until a resume, and is probed then.
+    // If a worker died in a step of a paused execution, the step stays open until the execution is resumed,
+    // and is probed then.
     let is_at_work = steps.iter().any(|step| step.state.is_open());
     assert!(
         !is_at_work || execution.status == Status::Paused,
@@ -191,7 +192,8 @@ pub(crate) fn check_run(trail: &Trail) {
     );
 }
 
-/// Checks that each signal is applied or ignored, once.
+/// Checks that no call was applied or ignored twice, that every pending call was handled, and that an
+/// accepted cancel won.
 pub(crate) fn check_calls(trail: &Trail, asked: &[Asked]) {
     for call in asked.iter().filter(|it| it.execution == trail.execution.id) {
         if call.is_cancel {

@@ -1,9 +1,9 @@
-//! Simulates whole installations, and checks the invariants of every execution: several processes on one store and one
-//! bus, both of which fail, processes that die at any moment, a clock that is set, people who call at any moment, and
-//! readers who watch.
+//! Simulates whole installations, and checks the invariants of every execution. Several processes share a
+//! store and a bus, both of which fail. Processes die, the clock is set and people make calls at any moment,
+//! and readers watch.
 //!
-//! Tokio's time is stopped, and moves on only if every task is idle, so minutes pass in milliseconds. Proptest shrinks a
-//! failing schedule; `PROPTEST_CASES` sets how many schedules are tried.
+//! Tokio's time is stopped, and moves on at once if every task is idle, so simulated minutes pass in
+//! milliseconds. Proptest shrinks a failing schedule; `PROPTEST_CASES` sets how many schedules are tried.
 
 mod clock;
 mod faults;
@@ -31,7 +31,7 @@ const KINDS: [Fault; 4] = [
     Fault::Slow(Duration::from_secs(40)),
 ];
 
-/// Plays a plan once for each call and each kind of fault, with that fault at that call.
+/// Plays the plan `calm` once for each call of the port and each kind of fault, with this fault at this call.
 fn every_call_of(port: Port, calm: &Plan, least: u64) {
     let calls = world::play(calm).calls_of(port);
     assert!(calls >= least, "{calls} calls are no scenario");
@@ -73,8 +73,9 @@ fn every_invariant_holds_with_a_process_that_dies_at_any_moment() {
     }
 }
 
-/// Deployments, cancels and both at every moment of an effect, with every answer of its handler. Only a person's cancel
-/// ends the execution early. If the outcome is unknown, the execution waits for a person.
+/// A deployment, a cancel or both interrupt an effect at every moment, and its handler gives every possible
+/// answer. Only a person's cancel ends the execution early. If the outcome is unknown, the execution waits
+/// for a person.
 #[test]
 fn no_late_answer_ends_an_execution() {
     let cancel = |process| Move::Ask(0, process, Wish::Cancel);
@@ -113,7 +114,7 @@ fn no_late_answer_ends_an_execution() {
     }
 }
 
-/// The number of schedules. Each simulates about an hour.
+/// The number of schedules to try. Each simulates about an hour.
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
     asked.map_or(64, |asked| {
@@ -121,7 +122,8 @@ fn cases() -> u32 {
     })
 }
 
-/// Plays a plan with a long effect, with this move at each moment of the effect.
+/// Plays a plan with a long effect once for each of its moments (every 3 s), and makes the move at that
+/// moment.
 fn at_any_moment(planned: &Move) {
     for moment in (0..45_000).step_by(3_000) {
         let mut plan = Plan::with_a_long_effect();

@@ -1,4 +1,4 @@
-//! The world that effects touch. It counts effects, and survives the death of any process.
+//! The outside world, which effects change. It counts effects, and survives the death of any process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,9 +28,9 @@ pub(crate) const APPROVER: &str = "approver@example.com";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Act {
     Done,
-    /// Done at once.
+    /// The effect happens at once.
     Quick,
-    /// Done, after so many milliseconds.
+    /// The effect happens after so many milliseconds.
     Slow(u64),
     /// The handler does not return by itself.
     Hang,
@@ -71,13 +71,13 @@ impl Act {
     }
 }
 
-/// The answer of a handler after it is told to stop.
+/// A handler's answer after it has been told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Late {
-    /// Nothing happened.
+    /// The handler reports that nothing happened.
     #[default]
     Stopped,
-    /// The effect still happens.
+    /// The effect still happens, and the handler reports success.
     Done,
     Retry,
     Review,
@@ -107,7 +107,7 @@ impl Late {
         Self::Never,
     ];
 
-    /// The act that ends with this answer.
+    /// The act that ends with this answer; `None` for [`Late::Stopped`].
     fn act(self) -> Option<Act> {
         Some(match self {
             Self::Stopped => return None,
@@ -147,7 +147,7 @@ impl Outside {
         }
     }
 
-    /// How often a node had its effect.
+    /// The number of times that a node's effect happened.
     pub(crate) fn effects_of(&self, execution: ExecutionId, node: &NodeId) -> usize {
         let effects = self.effects.lock().expect("no panic");
         let count = effects.get(&(execution, node.clone()));
@@ -160,7 +160,7 @@ impl Outside {
         tokens.get(&execution).cloned()
     }
 
-    /// The signer signs at the provider.
+    /// Records that the signer has signed at the provider.
     pub(crate) fn sign(&self, envelope: &str) {
         let mut signed = self.signed.lock().expect("no panic");
         signed.insert(envelope.to_owned());
@@ -170,7 +170,7 @@ impl Outside {
         self.clock.now()
     }
 
-    /// The course of this call of a handler.
+    /// The planned course of this call of a handler.
     fn next_act(&self, context: &StepContext, params: &Value) -> Act {
         let place = (context.execution_id, context.node_id.clone());
         let mut calls = self.calls.lock().expect("no panic");
@@ -182,7 +182,8 @@ impl Outside {
         })
     }
 
-    /// Runs a handler. If it is told to stop, it answers as its node says; if the lease is lost, it stops.
+    /// Runs a handler. If it is told to stop, it gives the answer `late` of its node; if the lease is lost,
+    /// it always reports `stopped`.
     pub(crate) async fn act(
         &self,
         life: &Life,
@@ -225,7 +226,7 @@ impl Outside {
             Act::UnknownDone | Act::UnknownNot => {
                 Err(StepFailure::outcome_unknown("lost", "The answer is lost."))
             }
-            // A panic without a line on the terminal.
+            // Panic without printing a message.
             Act::Panic | Act::DonePanic => std::panic::resume_unwind(Box::new("as planned")),
         }
     }

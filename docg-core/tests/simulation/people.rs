@@ -1,4 +1,5 @@
-//! People who make calls. Each call has its own actor, so that the audit trail shows its outcome.
+//! People who make control calls. Each call has its own actor, so that its outcome can be found in the audit
+//! trail.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,9 +25,9 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
-    /// The answer was that the call is in the inbox.
+    /// True if the answer was that the call is pending in the inbox.
     pub(crate) is_pending: bool,
-    /// The call was a cancel, and was accepted.
+    /// True if the call was a cancel and was accepted.
     pub(crate) is_cancel: bool,
 }
 
@@ -36,7 +37,7 @@ pub(crate) struct Caller {
     pub(crate) organization: OrganizationId,
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
-    /// The outcomes of effects, as people can see them.
+    /// The outside world, in which a person sees whether an effect happened.
     pub(crate) outside: Arc<Outside>,
     pub(crate) store: Arc<MemoryStore>,
 }
@@ -49,7 +50,7 @@ impl Caller {
         let asking = async {
             tokio::select! {
                 answer = self.call(wish) => answer,
-                // The connection breaks off.
+                // The process dies: the connection breaks off.
                 () = self.server.1.over() => None,
             }
         };
@@ -62,7 +63,7 @@ impl Caller {
         }
     }
 
-    /// `None` if no call could be made, if it was refused, or if its outcome is unknown.
+    /// Makes a call. Returns `None` if no call could be made, or if it was refused or its outcome is unknown.
     async fn call(&self, wish: Wish) -> Option<ControlAnswer> {
         let (engine, organization, id) = (&self.server.0, self.organization, self.execution);
         let request = ControlRequest::new(organization, id, self.actor.clone());
@@ -76,7 +77,7 @@ impl Caller {
                     true => Decision::Approved,
                     false => Decision::Rejected,
                 };
-                // The actor of a vote is the approver.
+                // Return no answer to check: the actor of a vote is the approver, and not this call's actor.
                 let _ = engine.vote(&token, decision, None).await;
                 return None;
             }
@@ -116,7 +117,7 @@ impl Caller {
         repair.into()
     }
 
-    /// The latest signature request.
+    /// The latest signature request of the execution and its envelope, according to the events.
     async fn signature(&self) -> Option<(docg_core::ids::SignatureRequestId, String)> {
         let query = EventQuery::of(self.organization, self.execution).limit(usize::MAX);
         let events = self.store.events(query).await.expect("it does not fail");

@@ -1,4 +1,4 @@
-//! The plan of a simulation, chosen by proptest.
+//! The plan of a simulation: workflows, faults and moves. Proptest chooses it, or a test gives a fixed one.
 
 use std::time::Duration;
 
@@ -24,21 +24,22 @@ pub(crate) struct Plan {
 /// A move in a plan. Numbers choose among the executions, processes or workflows that exist at that moment.
 #[derive(Debug, Clone)]
 pub(crate) enum Move {
-    /// Time passes, in milliseconds.
+    /// So many milliseconds pass.
     Wait(u64),
-    /// Somebody starts a workflow.
+    /// Somebody starts this workflow.
     Start(usize),
-    /// Somebody begins to watch an execution, from an event on.
+    /// Somebody begins to watch this execution, from the event after this number on.
     Watch(usize, u64),
-    /// Somebody makes a call, through some process.
+    /// Somebody makes a call about an execution (the first number) through a process (the second).
     Ask(usize, usize, Wish),
-    /// A process does not reach the store for so many milliseconds: all its calls have this fault.
+    /// A process is cut off from the store for so many milliseconds: all its calls of the store have this
+    /// fault.
     CutOff(usize, u64, Fault),
     /// A process dies, and another is started in its place.
     Kill(usize),
     /// A process shuts down in good order, and another is started in its place.
     Replace(usize),
-    /// The wall clock is set, by milliseconds.
+    /// The wall clock is set forward or backward by so many milliseconds.
     SetClock(i64),
 }
 
@@ -59,7 +60,7 @@ impl Plan {
         }
     }
 
-    /// An execution with every node type and every call of people, without a fault.
+    /// A plan without faults: an execution with every node type, and every call that people can make.
     pub(crate) fn with_everything() -> Self {
         let nodes = json!([
             node(0, "compute", &[], "fail"),
@@ -94,7 +95,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// Effects that end before their beginning is published.
+    /// A plan with effects that end before the event of their beginning is published.
     pub(crate) fn with_quick_effects() -> Self {
         let quick = |index, node_type| node(index, node_type, &[Act::Quick, Act::Quick], "fail");
         let nodes = ["probed", "repeatable", "probed", "unprobed"];
@@ -108,7 +109,7 @@ impl Plan {
         }
     }
 
-    /// More executions of one organization than its share of leases, all at once.
+    /// A plan that starts more executions at once than the organization's share of leases.
     pub(crate) fn with_a_backlog() -> Self {
         let slow = node(0, "repeatable", &[Act::Slow(2_000)], "fail");
         Self {
@@ -120,7 +121,7 @@ impl Plan {
         }
     }
 
-    /// An effect that must not be repeated and takes longer than a lease.
+    /// A plan with an effect that must not be repeated and takes longer than a lease.
     pub(crate) fn with_a_long_effect() -> Self {
         let long = node(1, "probed", &[Act::Slow(40_000), Act::Slow(40_000)], "fail");
         Self {
@@ -134,7 +135,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// An effect of some seconds whose handler gives this answer after it is told to stop.
+    /// A plan with an effect of four seconds, whose handler gives this answer after it is told to stop.
     pub(crate) fn with_a_late_answer(node_type: &str, late: Late, on_error: &str) -> Self {
         let mut first = node(0, node_type, &[Act::Slow(4_000)], on_error);
         first["params"]["late"] = json!(late);

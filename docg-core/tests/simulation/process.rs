@@ -1,4 +1,4 @@
-//! A process: an engine with workers. Its ports fail as planned, and it may die.
+//! A simulated process: an engine with workers. Its store and bus fail as planned, and it may die.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,8 @@ use crate::{
     outside::{Outside, SIGNER},
 };
 
-/// How many executions are leased at once. There is only one organization.
+/// The share of leases of an organization. The simulation has one organization, so no more executions are
+/// leased at once.
 pub(crate) const PER_ORGANIZATION: usize = 6;
 
 /// The parts that all processes share.
@@ -47,7 +48,8 @@ impl Life {
         self.0.cancelled().await;
     }
 
-    /// Returns at once while the process lives, and never after its death.
+    /// Returns at once while the process lives. After its death it never returns, so that its handlers do no
+    /// more.
     pub(crate) async fn goes_on(&self) {
         if self.is_over() {
             std::future::pending().await
@@ -148,7 +150,7 @@ impl Process {
         }
     }
 
-    /// Makes calls of the store fail for a while.
+    /// Makes this process's calls of the store fail with this fault for a while.
     pub(crate) fn cut_off(&self, time: Duration, kind: Fault) {
         self.cut_off
             .send_replace(Some((Instant::now() + time, kind)));
@@ -159,7 +161,7 @@ impl Process {
         self.life.0.cancel();
     }
 
-    /// Shuts down in good order.
+    /// Shuts the workers down in good order, and then ends the process.
     pub(crate) async fn shut_down(self) {
         self.workers.shutdown().await;
         self.life.0.cancel();

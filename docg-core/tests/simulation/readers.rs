@@ -1,5 +1,5 @@
-//! A reader watches an execution as a browser does: if the stream breaks off, the reader asks another process for the
-//! events after the last one that it has seen.
+//! A reader watches an execution as a browser does: if the stream breaks off, the reader asks another process
+//! for all events after the last event that it has seen.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::process::Life;
 /// A process that serves readers.
 pub(crate) type Server = (Engine, Life);
 
-/// Reads every event after `after`, and reports the events that it has seen.
+/// Reads every event after the number `after`, and keeps `seen` up to date with the events read so far.
 pub(crate) async fn watch_run(
     servers: watch::Receiver<Vec<Server>>,
     organization: OrganizationId,

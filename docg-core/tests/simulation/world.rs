@@ -1,4 +1,4 @@
-//! Plays a plan, lets the faults stop, and checks the invariants.
+//! Plays a plan, stops the faults, waits until executions are at rest, and checks the invariants.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,8 +22,8 @@ use crate::{
     readers::{Server, watch_run},
 };
 
-/// After this long without faults every execution is at rest, even if all its nodes use up all their attempts and time,
-/// one after the other.
+/// The time without faults after which every execution is at rest, even if all its nodes use up all their
+/// attempts and timeouts one after the other.
 const CALM: Duration = Duration::from_secs(1_800);
 
 /// The result of a simulation.
@@ -183,8 +183,8 @@ impl World {
             Move::SetClock(millis) => {
                 self.shared.clock.shift(*millis);
                 if *millis > 0 {
-                    // A process that starts now cannot notice the jump, and would claim executions whose leases the
-                    // others have yet to renew.
+                    // Wait for a lease's duration. A process that started now could not notice the jump, and
+                    // would claim executions whose leases their holders have not renewed since.
                     tokio::time::sleep(LEASE).await;
                 }
             }
@@ -200,7 +200,7 @@ impl World {
         old
     }
 
-    /// Starts an execution. The caller repeats the call until it is answered.
+    /// Starts an execution. The caller repeats the call, with the same idempotency key, until it is answered.
     async fn start(&mut self, which: usize) {
         let workflow = self.workflows[which % self.workflows.len()];
         let key = format!("run-{}", self.runs.len());

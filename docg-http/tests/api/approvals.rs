@@ -1,4 +1,5 @@
-//! Approvers read and decide approvals. Each approver has a token, and no other credentials.
+//! Approvers read and decide approvals. Each approver has only the token of an invitation, and no other
+//! credentials.
 
 mod care;
 mod ends;
@@ -44,7 +45,7 @@ impl Asked {
         format!("/api/v1/approvals/{token}")
     }
 
-    /// The approval as this approver sees it.
+    /// The approval as JSON, as this approver's link shows it.
     async fn seen(&self, email: &str) -> Value {
         let answer = self.world.send(Call::new("GET", self.link(email))).await;
         assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);

@@ -1,5 +1,5 @@
-//! Compares every answer in these tests with the OpenAPI document. An answer whose status, content type,
-//! headers or body are not documented fails the test, whatever the test is about.
+//! Compares every answer that a test gets with the OpenAPI document. Every test fails if the status, content
+//! type, headers or body of an answer are not documented.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,7 +23,7 @@ impl Operation {
         self.described["operationId"].as_str().expect("an id")
     }
 
-    /// The scope that a caller of the operation needs; `None` if it needs none.
+    /// The scope that a caller of the operation needs; `None` if the caller needs none.
     pub(crate) fn scope(&self) -> Option<&'static str> {
         let ways = self.described["security"].as_array()?;
         ways.iter().find_map(|way| way["bearer"][0].as_str())
@@ -51,7 +51,7 @@ const SECURITY: [(&str, &str); 4] = [
     ),
 ];
 
-/// The OpenAPI document. Its schemas are changed to refuse properties that they do not name.
+/// The OpenAPI document, with stricter schemas: they refuse properties that they do not name.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document: Value = serde_json::from_str(docg_http::openapi()).expect("JSON");
     let mut open = BTreeSet::new();
@@ -87,7 +87,7 @@ fn upper(method: &str) -> &'static str {
     }
 }
 
-/// The operation that a request is for.
+/// The operation of the OpenAPI document that a request calls, if any.
 fn operation(method: &str, uri: &str) -> Option<Operation> {
     let path = uri.split('?').next().unwrap_or_default();
     let fits = |template: &str| {
@@ -120,7 +120,8 @@ pub(crate) fn check_head(
     }
     let content_type = headers.get("content-type").and_then(|it| it.to_str().ok());
     let Some(operation) = operation(method, uri) else {
-        // A request for no operation must be refused with a problem, or be a CORS preflight request.
+        // The request matches no operation, so it must be refused with a problem, or be a CORS preflight
+        // request.
         assert!(
             status.is_client_error() || headers.contains_key("access-control-allow-methods"),
             "{what}: it is no operation"
@@ -152,7 +153,7 @@ pub(crate) fn check_head(
     Some(&documented["schema"])
 }
 
-/// Fails if the data of a stream's frame do not fit their schema.
+/// Fails if the data of a frame of a stream do not fit the schema of the frame's event.
 pub(crate) fn check_frame(event: &str, data: &Value) {
     let name = match event {
         "connected" if data.get("execution_id").is_none() => "ListConnected",
@@ -167,7 +168,7 @@ pub(crate) fn check_frame(event: &str, data: &Value) {
     assert_valid(&DOCUMENT["components"]["schemas"][name], data, event);
 }
 
-/// Fails if a value does not fit its schema in the document.
+/// Fails if a value does not fit this schema of the document.
 pub(crate) fn assert_valid(schema: &'static Value, value: &Value, what: &str) {
     let validator = validator(schema);
     let errors: Vec<String> = validator
@@ -177,7 +178,8 @@ pub(crate) fn assert_valid(schema: &'static Value, value: &Value, what: &str) {
     assert!(errors.is_empty(), "{what}: {errors:#?}\n{value:#}");
 }
 
-/// The validator of a schema of the document. It is built once, and found by the schema's address.
+/// The validator of a schema of the document. Each validator is built once, and kept under its schema's
+/// address in memory.
 fn validator(schema: &'static Value) -> Arc<Validator> {
     static KNOWN: LazyLock<Mutex<HashMap<usize, Arc<Validator>>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().expect("not poisoned");
@@ -200,7 +202,7 @@ pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// Finds the names of schemas that are parts of others (`allOf`). [`close`] leaves such parts open.
+/// Finds the names of schemas that are parts of other schemas (`allOf`). [`close`] leaves these parts open.
 fn find_parts(value: &Value, parts: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {

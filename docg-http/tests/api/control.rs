@@ -201,7 +201,7 @@ async fn a_key_belongs_to_its_organization() {
     }
 }
 
-/// A world, and the router of another process over the same store and bus. The other process runs no
+/// A test world, and the router of a second process over the same store and bus. The second process runs no
 /// workers and holds no lease.
 async fn with_another_process() -> (World, Router) {
     let mut options = None;
@@ -230,7 +230,7 @@ async fn a_call_that_another_process_applies_is_passed_on() {
         let answer = elsewhere.clone().oneshot(call.request()).await;
         let answer = Answer::of(answer.expect("infallible")).await;
         if verb == "cancel" && answer.status.as_u16() == 200 {
-            // The process with the lease applied the cancel before the answer was written.
+            // The process that holds the lease applied the cancel before the second process answered.
             assert_eq!(answer.json()["status"], status);
             continue;
         }

@@ -1,4 +1,5 @@
-//! Events as a stream's reader gets them. The data of each event type have exactly the documented keys.
+//! Events as a reader of a stream gets them. Each event's data have exactly the keys that are documented for
+//! its type.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::{
     support::{Call, World},
 };
 
-/// The event types that clients rely on, each with the keys of its data.
+/// The event types that clients rely on, each with the keys of its data, separated by spaces.
 const DATA: [(&str, &str); 21] = [
     ("approval.decided", "approval_id decided_by decision"),
     ("approval.requested", "approval_id approvers"),

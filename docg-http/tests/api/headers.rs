@@ -1,4 +1,4 @@
-//! Tests of the parts that all routes share: headers, CORS, the log, problems for panics and timeouts.
+//! Tests of what all routes have in common: headers, CORS, logging, and problems for panics and timeouts.
 
 use std::{
     io,
@@ -71,7 +71,7 @@ async fn handlers_get_the_correlation_and_the_trace_whatever_its_version() {
     }
 }
 
-/// The other headers for browsers are checked in every answer of every test, by `check_head`.
+/// Tests only `cache-control`. The other headers for browsers are checked in every test, by `check_head`.
 #[tokio::test]
 async fn answers_are_not_kept() {
     let world = World::new().await;

@@ -14,12 +14,12 @@ fn wide() -> Value {
     (0..40_000).map(member).collect::<Map<_, _>>().into()
 }
 
-/// Many values under a name of 400 kB, so that the JSON pointer of each value is as long.
+/// Many values under a name of 400 kB, so that the JSON pointer of each value has 400 kB too.
 fn long() -> Value {
     json!({ "k".repeat(400_000): vec![0; 100_000] })
 }
 
-/// The test runs on one thread, so that a check on that thread would delay every request.
+/// The test runs on one thread: if the body were checked on this thread, the check would delay every request.
 #[tokio::test]
 async fn health_answers_while_a_large_body_is_checked() {
     let world = World::new().await;
@@ -59,7 +59,7 @@ async fn health_answers_while_a_large_body_is_checked() {
     }
 }
 
-/// Building a pointer of 400 kB for each of 100,000 values would write 40 GB.
+/// Guards against building a pointer for each value: 100,000 pointers of 400 kB would be 40 GB.
 #[tokio::test]
 async fn a_fault_behind_a_long_name_is_found_in_one_pass() {
     let world = World::new().await;

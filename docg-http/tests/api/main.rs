@@ -1,4 +1,4 @@
-//! Tests of the API. Most pass requests directly to the router, without a socket.
+//! Tests of the API. Most tests pass requests directly to the router, without a socket.
 
 mod approvals;
 mod conformance;

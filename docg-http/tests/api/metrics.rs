@@ -27,7 +27,7 @@ fn is_name(name: &str, more: &str) -> bool {
     name.starts_with(|c: char| fits(c) && !c.is_ascii_digit()) && name.chars().all(fits)
 }
 
-/// Reads `{name="value",…}`. Returns the labels and the text after them.
+/// Reads labels, written as `{name="value",…}`. Returns the labels and the text after them.
 fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
     let Some(mut rest) = text.strip_prefix('{') else {
         return (BTreeMap::new(), text);
@@ -266,7 +266,8 @@ fn status(seen: &Scrape, to: &str) -> f64 {
     seen.value("docg_execution_status_changes_total", &[("to", to)])
 }
 
-/// The clock stands still while the test works, so that a busy machine does not count as a slow reader.
+/// Tokio's time is stopped while the test works, so that only a reader that takes nothing counts as slow,
+/// also on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn streams_show_in_the_metrics_while_they_are_open() {
     let world = World::with(|options| options.slow_reader = Duration::from_millis(20)).await;

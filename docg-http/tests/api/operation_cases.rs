@@ -55,7 +55,7 @@ impl Cases {
         cases
     }
 
-    /// The path of an operation, with ids and tokens of resources that exist.
+    /// The path of an operation, filled with the ids and tokens of resources that exist.
     pub(crate) fn path(&self, operation: Operation) -> String {
         let id = match operation.path {
             path if path.starts_with("/api/v1/workflows/") => self.world.workflow.to_string(),
@@ -69,7 +69,7 @@ impl Cases {
             .replace("{provider}", "desk")
     }
 
-    /// The body of a good call; null for none.
+    /// The body of a good call; null if the operation takes none.
     pub(crate) fn body(&self, operation: Operation) -> Value {
         let id = operation.id();
         match id {
@@ -97,7 +97,7 @@ impl Cases {
         }
     }
 
-    /// The answers that would show a change that a call made.
+    /// Reads the world's resources. If a call changed anything, one of these answers would differ.
     async fn state(&self) -> Vec<Value> {
         let mut state = Vec::new();
         let paths = [

@@ -1,4 +1,5 @@
-//! Reads of an execution: the fields of the answers, who sees which of them, and in which language.
+//! Reads of an execution: the fields of the answers, which readers see which fields, and the language of
+//! texts.
 
 use serde_json::{Value, json};
 
@@ -88,7 +89,7 @@ async fn what_docg_says_is_in_the_reader_s_language() {
     }
     world.post(&format!("{path}/cancel"), json!({})).await;
 
-    // An error text of the engine itself: the outcome of a step that timed out is unknown.
+    // Get an error whose text comes from the engine: the step times out, and its outcome is unknown.
     let lost = world
         .start(json!([{"id": "n", "type": "gated", "timeout_ms": 1}]))
         .await;

@@ -1,4 +1,4 @@
-//! Every operation of the OpenAPI document refuses wrong requests, and tells what is wrong.
+//! Every operation of the OpenAPI document refuses wrong requests, and names the fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::{
     support::Call,
 };
 
-/// A call with credentials that allow everything.
+/// Adds credentials that allow everything to a call.
 fn allowed(call: Call) -> Call {
     call.token("technician")
 }
@@ -104,7 +104,8 @@ async fn a_parameter_that_is_not_known_is_refused_and_named() {
     cases.nothing_was_done().await;
 }
 
-/// The operations that take a JSON body, each with a function that makes a call without the body.
+/// The operations that take a JSON body, each with a function that makes a good call except for the missing
+/// body.
 fn with_body(cases: &Cases) -> Vec<(Operation, impl Fn() -> Call)> {
     let operations: Vec<_> = operations()
         .into_iter()

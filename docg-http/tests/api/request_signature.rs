@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Call, World};
 
-/// Completes an execution that makes two documents, and returns its path. The last one is to be signed.
+/// Completes an execution that makes two documents, and returns its path. The last document, `contract.pdf`,
+/// is to be signed.
 async fn with_a_document(world: &World) -> String {
     let path = world
         .start(json!([

@@ -15,7 +15,7 @@ use crate::{
     support::{Call, World},
 };
 
-/// A time limit that a test can wait for, and that is several times as long as an answer takes.
+/// A time limit for tests: short enough to wait for, and several times as long as an answer takes.
 const SHORT: Duration = Duration::from_millis(300);
 
 struct Served {
@@ -61,12 +61,12 @@ impl Served {
 /// Reads until the connection is closed.
 async fn rest_of(client: &mut TcpStream) -> String {
     let mut rest = Vec::new();
-    // Read to the connection's end. A reset is an end too.
+    // Read to the connection's end, and ignore errors: a reset is an end too.
     let _ = within(client.read_to_end(&mut rest)).await;
     String::from_utf8_lossy(&rest).into_owned()
 }
 
-/// Sends `first`, then a byte every 30 ms until the server takes no more, and reads the whole answer.
+/// Sends `first`, then a byte every 30 ms until the server closes the connection. Returns the whole answer.
 async fn trickle(client: TcpStream, first: &str) -> String {
     let (mut read, mut write) = client.into_split();
     let first = first.to_owned();
@@ -101,11 +101,11 @@ async fn a_client_that_keeps_the_server_waiting_loses_its_connection() {
     // A client that sends nothing at all.
     assert_eq!(served.exchange(b"").await, "");
     assert!(served.closed_for("head"));
-    // A client that sends half a head, and one whose head never ends.
+    // A client that sends half a head, and a client whose head never ends.
     assert_eq!(served.exchange(b"GET /healthz HTT").await, "");
     let head = "GET /healthz HTTP/1.1\r\nhost: x\r\nx: ";
     assert_eq!(trickle(served.connect().await, head).await, "");
-    // A client that sends one request, and then no more.
+    // A client that sends one request, and then nothing.
     let answer = served.exchange(HEALTH.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(served.closed_for("idle"));
@@ -141,7 +141,7 @@ async fn a_stream_outlives_every_limit() {
     let mut lines = BufReader::new(client).lines();
     let heard = async {
         let mut heartbeats = 0;
-        // 45 heartbeats take three times as long as any limit.
+        // Read 45 heartbeats, which takes three times as long as any limit.
         while heartbeats < 45 {
             let line = lines.next_line().await.expect("readable");
             heartbeats += u32::from(line.expect("it goes on") == "event: heartbeat");
@@ -174,7 +174,7 @@ async fn for_a_new_connection_the_one_that_is_idle_longest_is_closed() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     rest_of(&mut idle[0]).await;
     assert!(served.closed_for("room"));
-    // The two other connections are still served.
+    // The server closed one idle connection. The two other connections are still served.
     for client in &mut idle[1..] {
         client
             .write_all(asked.as_bytes())
@@ -293,7 +293,7 @@ async fn whatever_is_no_request_of_the_api_is_refused_with_a_problem() {
 
 #[tokio::test]
 async fn more_than_there_is_room_for_is_refused_at_once_and_health_is_not() {
-    // The memory for all bodies is smaller than this one body.
+    // The memory for all request bodies together (8 KiB) is smaller than the first body.
     let world = World::with(|options| options.body_memory = 8 * 1024).await;
     let path = format!("/api/v1/workflows/{}/executions", world.workflow.0);
     let post = |bytes: usize| {
@@ -301,7 +301,7 @@ async fn more_than_there_is_room_for_is_refused_at_once_and_health_is_not() {
         world.send(Call::new("POST", path.clone()).token("user").json(body))
     };
     post(10_000).await.problem(503, "service_unavailable");
-    // The memory is free again after each of five requests.
+    // Each of five requests frees its memory again.
     for _ in 0..5 {
         assert_eq!(post(4_000).await.status.as_u16(), 201);
     }

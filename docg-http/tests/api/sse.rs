@@ -19,14 +19,14 @@ use crate::{
     support::{Answer, Call, World},
 };
 
-/// Waits for work for at most 20 seconds, so that a test fails instead of hanging.
+/// Waits for a future for at most 20 seconds, so that a test fails instead of hanging.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work)
         .await
         .expect("it happens")
 }
 
-/// A frame as a strict reader sees it (HTML standard, section 9.2.6).
+/// A frame of an event stream, as a strict reader sees it (HTML standard, section 9.2.6).
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) id: Option<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Frame {
     pub(crate) retry: Option<u64>,
 }
 
-/// Parses a stream's text. Fails on anything that a reader would silently ignore by the standard.
+/// Parses a stream's text. Fails on anything that the standard tells a reader to ignore silently.
 pub(crate) fn parse(text: &str) -> Vec<Frame> {
     let mut frames = Vec::new();
     assert!(
@@ -172,7 +172,8 @@ async fn an_id_that_is_not_known_gives_a_gap_and_never_an_error() {
         );
         assert_eq!(frames[2..], all[..], "then from the earliest that is left");
     }
-    // Event ids of bytes that are no text, in the query and in the header.
+    // Send event ids that are not valid UTF-8 or not printable, in the query and in the header. Each gets a
+    // gap.
     let given = |name: &str| format!("{}?last_event_id={name}", stream_of(&path));
     let header = |bytes: &[u8]| {
         let mut request = Call::new("GET", stream_of(&path)).token("user").request();
@@ -321,7 +322,8 @@ async fn readers_get_the_same_bytes_and_each_their_language() {
     assert_eq!(portuguese.header("content-language"), "pt-BR");
 }
 
-/// The clock stands still while the test works, so that a busy machine does not count as a slow reader.
+/// Tokio's time is stopped while the test works, so that only a reader that takes nothing counts as slow,
+/// also on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_nothing_loses_its_place() {
     let world = World::with(|options| {
@@ -347,7 +349,8 @@ async fn a_reader_that_takes_nothing_loses_its_place() {
     );
 }
 
-/// The clock stands still while the test works, so that a busy machine does not count as a slow reader.
+/// Tokio's time is stopped while the test works, so that only a reader that takes nothing counts as slow,
+/// also on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_waits_for_us_is_not_slow() {
     let world = World::with(|options| {
@@ -474,7 +477,7 @@ async fn no_event_is_lost_whatever_it_fell_between() {
         let path = world.start(json!([
             {"id": "a", "type": "echo"}, {"id": "b", "type": "echo"}, {"id": "n", "type": "gated"},
         ])).await;
-        // Let the execution continue while its stream is opened.
+        // Let the gated step end, so that the execution continues while its stream is opened.
         world.gate.notify_one();
         let call = Call::new("GET", stream_of(&path)).token("user");
         let text = world

@@ -9,7 +9,7 @@ use crate::{
 
 const PATH: &str = "/api/v1/sse/executions/stream";
 
-/// A reader of a stream that takes one frame at a time, without heartbeats.
+/// A reader of an organization's stream, which returns one frame at a time and leaves out heartbeats.
 struct Reader(BodyDataStream, Vec<Frame>);
 
 impl Reader {
@@ -46,7 +46,7 @@ impl Reader {
         self.1.remove(0)
     }
 
-    /// Reads frames up to the first `execution.completed`, and returns them all.
+    /// Reads frames up to the first `execution.completed`, and returns them all, including the last.
     async fn until_completed(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {

@@ -58,7 +58,7 @@ const NUMBERS: [&str; 13] = [
     "1e99999999999",
 ];
 
-/// A field of a request that holds a text or a number.
+/// A field of a request's body that holds a text or a number.
 struct Field {
     pointer: String,
     schema: &'static Value,
@@ -146,7 +146,7 @@ fn check(answer: &Answer, operation: Operation, pointer: &str, written: &str) {
         let given: Value = serde_json::from_str(written).expect("what was taken is JSON");
         if let Some(shown) = answer.json().pointer(pointer) {
             let same = match (&given, shown) {
-                // White space around a text is cut off, and a blank text counts as none.
+                // The API cuts off white space around a text, and treats a blank text as missing.
                 (Value::String(given), shown) => {
                     given.trim() == shown.as_str().unwrap_or_default().trim() || is_blank(given)
                 }
@@ -176,7 +176,7 @@ async fn every_text_of_every_operation_is_bounded_and_kept_or_refused() {
                 is_told || field.name() == "from_step",
                 "{id} {pointer} has no limit"
             );
-            // Use new cases for each field: an accepted call may end their executions.
+            // Use new cases for each field: an accepted call may end the executions of its cases.
             let cases = Cases::new().await;
             for (text, what) in texts(max.unwrap_or(64)) {
                 let written = format!("\"{text}\"");
@@ -408,7 +408,7 @@ async fn what_is_given_twice_or_in_another_encoding_is_refused_by_every_operatio
     cases.nothing_was_done().await;
 }
 
-/// The closing braces at the end of an object's text that belong to objects within it.
+/// The closing braces at the end of an object's text, without the object's own brace.
 fn closing(object: &str) -> String {
     let closed = object.trim_end_matches('}').len();
     object[closed..object.len() - 1].to_owned()

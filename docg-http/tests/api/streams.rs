@@ -58,7 +58,7 @@ async fn an_event_source_that_is_refused_for_now_is_told_when_to_come_back() {
     world.send(wrong).await.problem(401, "unauthorized");
 }
 
-/// The clock stands still while the test works, so that a stream lives long enough on a busy machine.
+/// Tokio's time is stopped while the test works, so that the stream does not age on a busy machine.
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_at_its_age_and_its_reader_is_looked_at_again() {
     let organization = OrganizationId::new();
@@ -71,7 +71,7 @@ async fn a_stream_ends_at_its_age_and_its_reader_is_looked_at_again() {
     let given = Arc::clone(&authenticator);
     let mut world = World::with(|options| {
         options.authenticator = given;
-        // Long enough to replay the events that the execution already has.
+        // The stream lives long enough to replay the events that the execution already has.
         options.stream_age = Duration::from_secs(1);
     })
     .await;

@@ -1,5 +1,5 @@
-//! The world of these tests: an engine with workers over the memory adapters, the API's router over the
-//! engine, and a client of the router.
+//! The test world: an engine with workers over the memory adapters, the API's router over this engine, and a
+//! client of the router.
 
 use std::{
     sync::{Arc, Mutex},
@@ -222,7 +222,7 @@ impl World {
 
     /// A world whose engine uses this clock.
     pub(crate) async fn at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut HttpOptions)) -> Self {
-        // Parse the OpenAPI document now, so that this takes no time from a request with a time limit.
+        // Parse the OpenAPI document now, so that its parsing does not use up a request's time limit.
         assert!(!operations().is_empty());
         let gate = Arc::new(Notify::new());
         let spec = |name: &'static str, phase| {
@@ -274,7 +274,7 @@ impl World {
                     ))
                 },
             ))
-            // The outcome of the first attempt is unknown.
+            // A node type whose first attempt has an unknown outcome.
             .step(effect(
                 spec("doubtful", Phase::Delivery),
                 |context, _: Value| async move {
@@ -349,7 +349,7 @@ impl World {
                 "both",
                 principal("both", vec![organization, other], &Scope::ALL),
             );
-        // For each scope, add a token that has all other scopes.
+        // For each scope, add a token `without <scope>` that has all other scopes.
         let tokens = Scope::ALL.into_iter().fold(tokens, |tokens, missing| {
             let scopes: Vec<_> = Scope::ALL.into_iter().filter(|it| *it != missing).collect();
             let name = format!("without {missing}");
@@ -392,7 +392,8 @@ impl World {
             .expect("valid");
     }
 
-    /// Sends a request and checks the answer's head. The test may read the body, which is not checked.
+    /// Sends a request and checks the answer's head. The body is left for the test to read, and is not
+    /// checked.
     pub(crate) async fn open(&self, call: Call) -> Response {
         self.opened(call).await.0
     }
@@ -503,8 +504,8 @@ impl World {
     }
 }
 
-/// Replaces the values that differ each time a test runs: ids by numbers in order of appearance, and
-/// hashes, times and durations by fixed texts.
+/// Replaces the values that differ each time a test runs: ids become numbers in order of appearance, and
+/// hashes, times and durations become fixed texts.
 pub(crate) fn scrubbed(value: &Value) -> Value {
     fn walk(value: &Value, ids: &mut Vec<String>) -> Value {
         match value {

@@ -1,5 +1,5 @@
 //! Every operation of the OpenAPI document refuses callers without the right credentials, scope or
-//! organization. A new operation fails these tests until it has its case in `operation_cases`.
+//! organization. A new operation fails these tests until `operation_cases` has a good call of it.
 
 use docg_core::prelude::*;
 use serde_json::json;
@@ -104,7 +104,8 @@ async fn what_belongs_to_another_organization_is_not_found() {
         ];
         for call in strangers {
             match operation.id() {
-                // Workflow ids are separate for each organization, so this creates another workflow.
+                // Workflow ids are separate for each organization, so the call creates another workflow with
+                // this id.
                 "putWorkflow" => {
                     let made = cases.world.send(call).await;
                     assert!(made.status.is_success(), "{}", made.text);
@@ -115,7 +116,8 @@ async fn what_belongs_to_another_organization_is_not_found() {
                     let own = Call::new("DELETE", cases.path(operation)).token("stranger");
                     assert_eq!(cases.world.send(own).await.status.as_u16(), 204);
                 }
-                // The reader gets the stream of their own organization. It never ends, so only open it.
+                // The caller gets the stream of their own organization. The stream never ends, so the test
+                // only opens it.
                 "streamExecutions" => {
                     assert_eq!(cases.world.open(call).await.status().as_u16(), 200);
                 }

@@ -23,12 +23,13 @@ const MAX_PER_NODE: usize = 50;
 pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
     match json_schema::broken_by(workflow, trigger) {
         Ok(violations) => violations.into_iter().map(violated).collect(),
-        // Report that the data was not checked: without an issue it would seem to be valid.
+        // Warn that the data was not checked: without an issue the data would seem valid.
         Err(Unchecked::Unusable(detail)) => {
             let text = Text::key("issue-check-failed-schema");
             vec![Issue::warning(Domain::Data, "data.check_failed", text).tech(detail)]
         }
-        // Blocking, because a caller could otherwise avoid the check by making the data too large.
+        // This issue is blocking, because a caller could otherwise avoid the check by making the data too
+        // large.
         Err(Unchecked::TooMuch(detail)) => {
             let text = Text::key("issue-check-too-large");
             vec![
@@ -100,7 +101,7 @@ pub(super) fn variables(
     }
 }
 
-/// The issue that the parameters are too large once their variables are filled in.
+/// The issue that a node's parameters are too large once their variables are filled in.
 pub(super) fn too_large(node: &Node) -> Issue {
     let text = Text::key("issue-parameters-too-large").with("label", &node.label);
     Issue::blocking(Domain::Data, codes::PARAMETERS_TOO_LARGE, text)

@@ -20,7 +20,7 @@ pub(super) enum Standing<'a> {
     Output(&'a Value),
     /// The node has no output and will have none.
     Nothing,
-    /// The node will run; its declaration, if its type is known, tells the fields of its output.
+    /// The node will run. The declaration of its type, if known, tells the fields of its output.
     Runs(Option<&'a NodeSpec>),
     /// This execution leaves the node out (dry run, `until_phase`). A node that runs cannot read this node's
     /// output. A node that is also left out is checked as if this node ran.
@@ -30,10 +30,11 @@ pub(super) enum Standing<'a> {
 /// A node, its effective parameters, and what later nodes may read from it.
 type Seen<'a> = (&'a Node, Cow<'a, Map<String, Value>>, Standing<'a>);
 
-/// The values known so far. They grow as the nodes are checked one after the other.
+/// The values known so far. Each checked node adds its own.
 pub(super) struct Known<'a> {
     request: PreflightRequest<'a>,
-    /// The nodes checked so far, in order. Other nodes come later, so their outputs cannot be read.
+    /// The nodes checked so far, in order. The outputs of all other nodes come too late for the node being
+    /// checked.
     nodes: Vec<Seen<'a>>,
     /// True if the node being checked runs in this execution.
     runs: bool,

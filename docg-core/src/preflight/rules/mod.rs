@@ -1,8 +1,8 @@
-//! The checks over declared parameters, a file for each domain. The checks are pure: if only a provider knows
-//! the answer, they return a [`Question`].
+//! The checks of declared parameters, a file for each domain. The checks are pure functions: if only a
+//! provider knows the answer, a check returns a [`Question`].
 //!
-//! Texts for people never contain trigger data, because events carry those texts. Texts for people name
-//! nodes, parameters and places in lists. Values go into the text for technicians.
+//! An issue's text for people names nodes, parameters and positions in lists. The text never contains trigger
+//! data, because events carry it. Values go into the text for technicians.
 
 use std::collections::BTreeSet;
 
@@ -34,8 +34,9 @@ pub(super) use permissions::{Answer, Question, Resource, check_failed};
 /// The limit, roughly in bytes, for the values that variables put into the parameters of all nodes together.
 const MAX_RESOLVED_BYTES: usize = 64 * 1024 * 1024;
 
-/// The issues that the pure rules found, and the questions and checks that remain. The place of an issue is 0
-/// for the whole workflow, and 1 and up for its nodes; later issues are sorted in by place.
+/// The issues that the pure rules found, and the questions to providers and checks by handlers that remain.
+/// An issue's place is the number of its node from 1, or 0 for the whole workflow; the runner sorts all
+/// issues by place.
 pub(super) struct Findings {
     pub(super) issues: Vec<(usize, Issue)>,
     pub(super) questions: Vec<Question>,
@@ -44,11 +45,11 @@ pub(super) struct Findings {
     budget: usize,
 }
 
-/// The check that a node's handler makes itself.
+/// The input of a handler's own check of its node's parameters.
 pub(super) struct Check {
     pub(super) place: usize,
     pub(super) params: Map<String, Value>,
-    /// The names of the parameters that are not known yet, or that have a fault.
+    /// The names of the parameters whose values are not known yet or have a fault.
     pub(super) unsound: BTreeSet<String>,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn apply(request: &PreflightRequest<'_>) -> Findings {
     findings
 }
 
-/// Checks one node, and returns what later nodes may read from it.
+/// Checks one node, and returns the values that later nodes may read from the node.
 fn look_at<'a>(
     request: &PreflightRequest<'a>,
     known: &mut Known<'a>,

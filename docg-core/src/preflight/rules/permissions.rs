@@ -54,7 +54,7 @@ impl Asker {
     }
 }
 
-/// The probe's answer.
+/// The probe's answer to a question.
 pub(in crate::preflight) enum Answer {
     Template(TemplateFacts),
     Fine,
@@ -141,7 +141,7 @@ impl Question {
     }
 }
 
-/// A warning that a check could not be made. Preflight neither fails nor passes silently.
+/// A warning that a check could not be made. Preflight goes on, but not silently.
 pub(in crate::preflight) fn check_failed(
     domain: Domain,
     node: &NodeId,
@@ -164,8 +164,8 @@ pub(in crate::preflight) fn check_failed(
     .tech(tech)
 }
 
-/// docg's own text for a code. If there is none for the whole code, takes the text for the part after the
-/// provider's name, else a general text for the kind of resource.
+/// docg's own text for a code. If the whole code has no text, tries the part after each dot
+/// (`folder_not_found` in `drive.folder_not_found`), and at last a general text for the kind of resource.
 fn text_for(code: &str, resource: Resource) -> Text {
     let mut rest = code;
     loop {

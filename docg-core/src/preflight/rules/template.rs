@@ -8,7 +8,7 @@ use crate::{
     preflight::{Domain, Issue, TemplateFacts},
 };
 
-/// A warning if the template is large enough to be slow.
+/// A warning if the template has at least `limit` bytes, because large templates are slow.
 pub(super) fn large(
     facts: TemplateFacts,
     limit: u64,

@@ -1,4 +1,4 @@
-//! Votes, tokens and approvers that are refused, repeated votes, and the secrecy of tokens.
+//! Votes, tokens and approvers that the API refuses; votes that are repeated; and the secrecy of tokens.
 
 use docg_core::prelude::*;
 use serde_json::{Value, json};

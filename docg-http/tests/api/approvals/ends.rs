@@ -1,4 +1,4 @@
-//! Approvals that expire, are canceled or are repeated, and votes that another process applies.
+//! Approvals that expire, are canceled or are requested again, and votes that another process applies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -132,7 +132,7 @@ async fn a_vote_reaches_a_run_that_another_process_holds() {
     let lease = claim.claimed[0].lease;
     let released = asked.world.store.release(&[lease], now).await;
     released.expect("released");
-    // Starting another execution wakes the workers, which then claim this one too.
+    // Complete another execution: that wakes the workers, which then also claim the one with the approval.
     asked.world.completed().await;
     asked.until("execution.completed").await;
     assert_eq!(asked.seen(ANN).await["decided_by"], ANN);

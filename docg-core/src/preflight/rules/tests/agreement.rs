@@ -12,7 +12,8 @@ use crate::{
     workflow::{param, read_params},
 };
 
-/// The parameters of the test's handler, of every kind. Some Rust types accept fewer values than the kind.
+/// The parameters of the test's handler, of every kind. Some of the Rust types accept fewer values than the
+/// parameter's kind.
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "only read by serde")]
 struct Everything {
@@ -97,7 +98,7 @@ fn with(name: &str, value: Value) -> Map<String, Value> {
     params
 }
 
-/// The codes of preflight's blocking issues for these parameters, which come from the trigger data.
+/// The codes of preflight's blocking issues if a node takes these parameters from the trigger data.
 async fn before(params: &Map<String, Value>) -> Vec<String> {
     let named: Map<_, _> = params
         .keys()
