@@ -1,5 +1,6 @@
-//! An organization stream: the events of an organization that lists show. A reader first gets past events
-//! of the firehose, then live ones.
+//! An organization stream: those events of one organization that a list of executions shows. A reader that
+//! resumes first gets the past events, read from the firehose (the Redis stream with the events of all
+//! executions), and then live ones.
 
 use std::{collections::VecDeque, sync::Arc};
 

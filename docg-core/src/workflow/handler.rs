@@ -219,8 +219,8 @@ pub struct NewApproval {
     pub message: Option<String>,
     /// The number of approvals needed. One refusal rejects the request.
     pub quorum: u32,
-    /// When the request expires: after the step's
-    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years.
+    /// When the request expires; `None` for never. The engine rejects a time that is not after the step's
+    /// [`started_at`](crate::workflow::context::StepFacts::started_at), or more than ten years after it.
     pub expires_at: Option<Timestamp>,
     /// The consequence if the request expires.
     pub on_expiry: OnExpiry,
@@ -346,7 +346,6 @@ mod tests {
             assert_eq!(at, field);
             assert!(tech.contains(why), "{tech}");
             let failure = read_params::<Params>(params).expect_err("the step refuses it");
-            // Preflight's own rules report whole parameters that are missing.
             if field != "others" {
                 assert_eq!(failure.context.tech.as_ref(), Some(tech));
             }

@@ -155,7 +155,8 @@ async fn a_handler_is_told_to_stop_at_the_end_of_its_lease_if_the_store_does_not
         hangs.then_some(Fault::Hang(Duration::MAX))
     });
     let world = it.process(Arc::new(store), Arc::new(MemoryBus::default()));
-    // Dropped without grace: no lease can be released.
+    // The test ends by dropping the workers. It cannot shut them down: the store hangs by then, so they
+    // could not release the lease.
     let _workers = world.workers();
     it.begun(&world).await;
     it.passes(3 * LEASE).await;

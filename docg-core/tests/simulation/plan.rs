@@ -59,7 +59,8 @@ impl Plan {
         }
     }
 
-    /// An execution with every node type and every call of people, without a fault.
+    /// One execution that uses every node type. People pause and resume it, approve and sign. No fault is
+    /// injected into the store or the bus.
     pub(crate) fn with_everything() -> Self {
         let nodes = json!([
             node(0, "compute", &[], "fail"),

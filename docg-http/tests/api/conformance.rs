@@ -120,7 +120,8 @@ pub(crate) fn check_head(
     }
     let content_type = headers.get("content-type").and_then(|it| it.to_str().ok());
     let Some(operation) = operation(method, uri) else {
-        // A request for no operation must be refused with a problem, or be a CORS preflight request.
+        // No documented operation has this method and path. Then the answer must be a 4xx, or the answer to a
+        // CORS preflight request.
         assert!(
             status.is_client_error() || headers.contains_key("access-control-allow-methods"),
             "{what}: it is no operation"

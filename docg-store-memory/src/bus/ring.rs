@@ -7,7 +7,8 @@ use docg_core::{event::Event, ids::ExecutionId, ports::BusError};
 use super::subscription::{Subscriber, Subscription};
 use crate::{hash::IdMap, weight};
 
-/// The rings of a shard. If the shard is full, rings without recent events make room for new ones.
+/// The rings of a shard, one per execution. If the shard is full, a ring without recent events is dropped
+/// for a new one.
 pub(super) struct Rings {
     rings: IdMap<ExecutionId, Ring>,
     /// The id of every ring once, oldest first.

@@ -312,7 +312,8 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     command
 }
 
-/// The command prefix that runs the server as another user: PostgreSQL refuses to run as root.
+/// The command prefix that runs the server as the user `postgres`, because PostgreSQL refuses to run as root.
+/// Empty if this process is not root.
 fn as_server_user(dir: &Path) -> Vec<OsString> {
     if !is_root(dir.parent().unwrap_or(dir)) {
         return Vec::new();

@@ -105,7 +105,7 @@ impl Cell {
 /// State that the handlers of all processes share.
 struct Handlers {
     begun: mpsc::UnboundedSender<ExecutionId>,
-    /// Fires to let the handlers answer although they are not told to stop.
+    /// Canceled by a test to let all handlers answer, although nothing tells them to stop.
     released: CancellationToken,
     told: Mutex<HashMap<ExecutionId, Option<StopReason>>>,
 }

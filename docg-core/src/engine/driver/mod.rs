@@ -177,8 +177,8 @@ impl Driver {
         }
     }
 
-    /// The present time for records. If the clock is set while this driver works, no step becomes longer or
-    /// shorter. The next driver starts from the clock again.
+    /// The present time for records. If the clock is set while this driver works, the recorded durations stay
+    /// right. The next driver starts from the clock again.
     fn recorded_now(&mut self, state: &RunState) -> Timestamp {
         let elapsed = self.engine.clock.elapsed();
         let (from, then) = *self

@@ -69,7 +69,7 @@ pub(crate) struct StepRun {
     recorder: StepRecorder,
     redaction: Redaction,
     began: Instant,
-    /// True if the node type may appear in facts.
+    /// True if the node type is registered. Observers get the name of a registered type only.
     is_registered: bool,
     observers: Arc<Observers>,
 }

@@ -69,8 +69,8 @@ impl<'a> Draft<'a> {
     pub(super) fn snapshot(&self) -> (RunState, Records) {
         let mut state = self.state.clone();
         if !self.records.settled.is_empty() {
-            // A signal for the present version is applied. Raise the version, so that a second signal for it
-            // is ignored.
+            // This decision has applied a signal. Raise the version, so that another signal for the old
+            // version is ignored.
             state.execution.version += 1;
         }
         (state, self.records.clone())
