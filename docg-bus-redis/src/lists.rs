@@ -17,10 +17,10 @@ use crate::{
     hub::{Listed, Live},
 };
 
-/// The number of past entries that one read fetches, once the earlier ones are used up.
+/// The number of past entries that one read fetches. The next read follows once they are used up.
 const PAGE: usize = 500;
 
-/// Subscribes to live events first and reads past events afterwards, so that none is missed in between.
+/// Subscribes to live events first and reads past events afterwards, so that no event is missed in between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     organization: OrganizationId,

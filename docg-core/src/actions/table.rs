@@ -44,7 +44,7 @@ table! {
     "invalid_signer_name" | "invalid_signer_order" => "fix_signers" "fix-signers";
     "unknown_field" | "too_many" => "fix_field_format" "fix-field-format";
 
-    // Further codes of docg, outside that contract.
+    // Further codes of docg, besides those.
     "template.large_file" => "reduce_template" "reduce-template";
     "render_too_large" => "reduce_data" "reduce-data";
     "parameters_too_large" => "reduce_data" "reduce-parameters";

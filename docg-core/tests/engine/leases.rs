@@ -25,7 +25,7 @@ use crate::world::{World, settle, soon};
 const LEASE: Duration = Duration::from_secs(30);
 const MINUTES: Duration = Duration::from_secs(600);
 
-/// What happens to the effect's handler.
+/// The events of the effect's handler that a test sees.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Begun,
@@ -63,7 +63,7 @@ impl Watched {
                 tokio::select! {
                     () = gate.notified() => {}
                     () = context.cancellation.cancelled() => {
-                        // The test may have seen enough.
+                        // The test may have dropped the receiver.
                         let _ = sees.send(Seen::ToldToStop);
                     }
                 }
@@ -139,7 +139,7 @@ async fn a_cancel_reaches_a_holder_elsewhere_if_its_wake_up_is_lost() {
     let other = it.process(store.clone(), bus);
     let canceled = other.engine.cancel(other.control(id), None).await;
     canceled.expect("is accepted");
-    // The holder's last renewal may have been at any time.
+    // The holder finds the cancel at its next renewal, which is at most a third of the lease away.
     let told = it.time_until_seen(LEASE / 3 + Duration::from_secs(1));
     assert_eq!(told.await, Seen::ToldToStop);
     workers.shutdown().await;
@@ -309,7 +309,7 @@ async fn a_process_that_claims_nothing_because_of_its_clock_wakes_others() {
     let _workers = world.workers();
     settle().await;
     it.clock.set(it.clock.now() + MINUTES);
-    // With the first execution, at the latest, the process notices that its clock jumped.
+    // When it starts the first execution, at the latest, the process notices that its clock jumped.
     for _ in 0..2 {
         start(&world).await;
         settle().await;
@@ -321,7 +321,8 @@ async fn a_process_that_claims_nothing_because_of_its_clock_wakes_others() {
 async fn a_handler_has_its_grace_time_if_its_lease_is_lost_during_shutdown() {
     let store = Arc::new(MemoryStore::default());
     let (sees, mut seen) = mpsc::unbounded_channel();
-    // A computing step begins before its intent is committed: the shutdown commits it.
+    // The step only computes, so it begins before its intent is committed. The shutdown makes the driver
+    // commit the intent.
     let handler = move |context: StepContext, _: Value| {
         let sees = sees.clone();
         async move {

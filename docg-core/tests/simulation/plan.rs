@@ -21,7 +21,8 @@ pub(crate) struct Plan {
     pub(crate) moves: Vec<Move>,
 }
 
-/// A move in a plan. Numbers choose among the executions, processes or workflows that exist at that moment.
+/// A move in a plan. A `usize` chooses among the executions, processes or workflows that exist at the time
+/// of the move.
 #[derive(Debug, Clone)]
 pub(crate) enum Move {
     /// Time passes, in milliseconds.
@@ -95,7 +96,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// Effects that end before their beginning is published.
+    /// An execution whose effects end before the event of their start is published.
     pub(crate) fn with_quick_effects() -> Self {
         let quick = |index, node_type| node(index, node_type, &[Act::Quick, Act::Quick], "fail");
         let nodes = ["probed", "repeatable", "probed", "unprobed"];

@@ -101,7 +101,7 @@ fn operation(method: &str, uri: &str) -> Option<Operation> {
         .into_iter()
         .filter(|it| it.method == method && fits(it.path))
         .collect();
-    // If two paths fit, the one with fewer parameters wins.
+    // If several documented paths fit, take the path with the fewest parameters.
     found.sort_by_key(|it| it.path.matches('{').count());
     found.first().copied()
 }
@@ -201,7 +201,7 @@ pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// Finds the names of schemas that are parts of others (`allOf`). [`close`] leaves such parts open.
+/// Finds the names of schemas that are parts of other schemas (`allOf`). [`close`] leaves these parts open.
 fn find_parts(value: &Value, parts: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {

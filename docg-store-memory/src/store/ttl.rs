@@ -24,7 +24,8 @@ pub(super) struct TtlEntries {
     facts: HashMap<TtlKey, TtlEntry>,
     sweep_at: usize,
     weight: usize,
-    /// The latest current time that a caller has passed. `replace` uses it, because it gets no time.
+    /// The latest current time that a caller of `remember` has passed. Sweeps use it, because `replace` gets
+    /// no time.
     now: Option<Timestamp>,
 }
 

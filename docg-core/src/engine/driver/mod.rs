@@ -38,7 +38,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The first and the longest pause after the store did not answer.
+/// If the store does not answer a call: the pause before the second try, and the longest pause between tries.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// How long a process that shuts down waits for a decision under evaluation.

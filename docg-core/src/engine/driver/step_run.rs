@@ -273,8 +273,8 @@ impl StepRun {
         }
     }
 
-    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease replaces
-    /// it. The first grace time always stays.
+    /// Tells the handler to stop, and why. If the handler was told before, the earlier reason stays, unless a
+    /// cancel or a lost lease replaces it. The earlier grace time always stays.
     pub(crate) fn tell_to_stop(&mut self, reason: StopReason, grace: tokio::time::Instant) {
         self.told.send_if_modified(|told| {
             let replaces = match reason {

@@ -31,7 +31,7 @@ pub(super) struct Draft<'a> {
     pub(super) clock: Timestamp,
     pub(super) role: Role,
     pub(super) attendance: Attendance,
-    /// The end to which the inputs have brought the execution, if any. It is applied after them.
+    /// The end of the execution that follows from the inputs, if any. The end is applied after all inputs.
     pub(super) end: Option<End>,
     /// The resolved parameters of a step that this decision has opened.
     pub(super) params: Option<Arc<Value>>,

@@ -234,8 +234,8 @@ fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<N
     }
 }
 
-/// Applies the end to which the execution has come by itself, if any. Returns the state and the records
-/// without that end.
+/// Applies the end of the execution that no person asked for, if there is one. Returns the state and the
+/// records without that end.
 fn end_by_itself(draft: &mut Draft<'_>) -> Result<Option<WithoutEnd>, InvalidTransition> {
     let Some(end) = draft.end.take() else {
         return Ok(None);
