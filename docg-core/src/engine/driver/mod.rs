@@ -81,8 +81,8 @@ enum Exit {
     Defect,
 }
 
-/// The state and the held records before a wait, and the inputs without the wait, in case the wait cannot be
-/// stored.
+/// A way back, in case the store refuses a wait: the state and the held records before the wait, and the
+/// inputs without the wait.
 struct WithoutWait {
     state: RunState,
     held: Records,
@@ -120,8 +120,8 @@ impl Driver {
             state = decision.state;
             self.held.extend(decision.records);
             let (next, keeps_lease) = (decision.next, decision.keeps_lease);
-            // Commit nothing before an action that takes signals along: until it is done, they stay in the
-            // inbox.
+            // Commit nothing before an action that carries signals: they stay in the inbox until the action
+            // is done.
             let is_held = next.carries_signals()
                 || decision.may_be_held && keeps_lease && self.may_hold_records();
             if is_held {
