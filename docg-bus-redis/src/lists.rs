@@ -1,5 +1,6 @@
-//! An organization stream: the events that lists of an organization's executions show. A reader first gets
-//! past events from the firehose, then live events.
+//! An organization stream: those events of one organization that a list of executions shows. A reader that
+//! resumes first gets the past events, read from the firehose (the Redis stream with the events of all
+//! executions), and then live ones.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,12 +17,10 @@ use crate::{
     hub::{Listed, Live},
 };
 
-/// The number of past entries that one read fetches. The next read follows when the reader has taken them
-/// all.
+/// The number of past entries that one read fetches. The next read follows once they are used up.
 const PAGE: usize = 500;
 
-/// Opens an organization's stream after a position, or from now on. Subscribes to live events before it reads
-/// past events, so that no event is missed in between.
+/// Subscribes to live events first and reads past events afterwards, so that no event is missed in between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     organization: OrganizationId,

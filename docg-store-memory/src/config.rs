@@ -68,8 +68,8 @@ impl StoreConfig {
 pub struct BusConfig {
     /// The number of events kept for each execution, for readers that come later.
     pub events_per_execution: usize,
-    /// The number of executions whose events are kept. Those of an execution with a live reader are kept
-    /// beyond it.
+    /// The number of executions whose events are kept. An execution with a live reader is kept beyond this
+    /// number.
     pub max_executions: usize,
     /// The number of events kept for each organization stream, for readers that reconnect.
     pub events_per_organization: usize,

@@ -1,7 +1,7 @@
 //! Recommended actions: what a person can do about an issue or an error.
 //!
-//! An action is found by code: first by the exact code, then by its longest part after a provider's name
-//! (`onedrive.folder_not_found` falls back to `folder_not_found`), then by the domain. So every blocking
+//! An action is found by the exact code, or else by the code without the provider's name before the `.`
+//! (`onedrive.folder_not_found` falls back to `folder_not_found`), or else by the domain. So every blocking
 //! issue and every failed step has an action.
 
 use std::{borrow::Cow, collections::HashMap};
@@ -293,7 +293,7 @@ impl ActionCatalogue {
         }
     }
 
-    /// Finds the actions for the code, or for its longest part after a `.`.
+    /// Finds the actions for the code, or else for the longest part of the code after a `.` that has actions.
     fn find(&self, code: &str) -> Option<&[ActionTemplate]> {
         let mut rest = code;
         loop {

@@ -24,7 +24,7 @@ macro_rules! table {
 }
 
 table! {
-    // The codes of the API contract.
+    // The codes of the API contract. Clients rely on them and on their actions, so none is renamed.
     "drive.insufficient_permissions" | "onedrive.insufficient_permissions" | "insufficient_permissions"
         => "fix_permissions" "fix-permissions";
     "drive.folder_not_found" | "folder_not_found" => "select_folder" "select-folder";
@@ -44,7 +44,7 @@ table! {
     "invalid_signer_name" | "invalid_signer_order" => "fix_signers" "fix-signers";
     "unknown_field" | "too_many" => "fix_field_format" "fix-field-format";
 
-    // Further codes of docg.
+    // Further codes of docg, besides those.
     "template.large_file" => "reduce_template" "reduce-template";
     "render_too_large" => "reduce_data" "reduce-data";
     "parameters_too_large" => "reduce_data" "reduce-parameters";

@@ -37,7 +37,7 @@ pub struct Approval {
     pub approvers: Vec<Approver>,
     /// The number of approvals needed. One refusal rejects the request.
     pub quorum: u32,
-    /// The decision; `None` before it, and if the approval closed without a decision.
+    /// The decision; `None` while votes are awaited, and if the approval closed without a decision.
     pub decision: Option<Decision>,
     /// The approver who voted last.
     pub decided_by: Option<String>,

@@ -112,8 +112,8 @@ pub fn node(key: [u8; 32], notifier: Arc<dyn ApprovalNotifier>) -> Handler {
         .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .param(ParamSpec::optional("on_expiry", on_expiry))
         .outputs(["decision", "decided_by", "comment"])
-        // A repeated invitation does no harm, and after a crash the step must invite again to get to its
-        // wait.
+        // After a crash the step invites the approvers again, with the same tokens, and then waits. The
+        // repeated invitations do no harm.
         .safe_to_repeat()
         .timeout_ms(180_000);
     Handler::Effect(Arc::new(ApprovalNode {
@@ -226,8 +226,8 @@ fn message_fault(message: Option<&str>) -> Option<Fault> {
         .map(Fault::Message)
 }
 
-/// The faults that preflight finds beyond those of the declared kinds. Values that only another step gives
-/// are checked when this step runs.
+/// The faults that preflight finds, besides parameters of a wrong kind. A value that an earlier step will
+/// give is checked when this step runs.
 fn faults_so_far(params: &Map<String, Value>) -> Vec<Fault> {
     let message = params.get("message").and_then(Value::as_str);
     let message = message_fault(message.filter(|text| !text.contains("{{")));
@@ -243,7 +243,7 @@ fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
     let approvers: Vec<Option<Address>> = match params.get("approvers") {
         Some(Value::Array(items)) if !items.is_empty() => items.iter().map(address).collect(),
         Some(one) if address(one).is_some() => vec![address(one)],
-        // The number of approvers is not known yet.
+        // The approvers are not known yet, and only a quorum of zero is certainly wrong.
         _ if quorum == Some(0) => vec![None],
         _ => return Vec::new(),
     };
@@ -251,7 +251,7 @@ fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
 }
 
 impl Params {
-    /// The approvers and the quorum, checked.
+    /// The approvers and the quorum, or the first fault of the parameters.
     fn asked(&self) -> Result<(Vec<Address>, u32), Fault> {
         if let Some(fault) = message_fault(self.message.as_deref()) {
             return Err(fault);
@@ -270,7 +270,7 @@ impl ApprovalNode {
     /// Derives an approver's token, which is the same in every attempt. If a person makes the step ask again
     /// after an earlier approval, the tokens differ, because that is a new question.
     fn token(&self, context: &EffectContext, email: &str) -> String {
-        // See RFC 2104.
+        // A keyed hash (HMAC, RFC 2104): without the key nobody can compute a token.
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of every length");
         let key = context.idempotency_key();

@@ -118,7 +118,8 @@ codes! {
     TOTAL_OUTPUT_TOO_LARGE = "total_output_too_large";
     /// An output has content that cannot be stored: a NUL character, or nesting that is too deep.
     OUTPUT_NOT_STORABLE = "output_not_storable";
-    /// A request to people uses a name that leads to another execution: a link, or a provider's envelope.
+    /// A step's request for approval or signatures uses an approver's link or an envelope id that already
+    /// belongs to another execution.
     REQUEST_NAME_TAKEN = "request_name_taken";
     /// A step made a request that only a step of another phase may make, such as one for signatures.
     WRONG_PHASE = "wrong_phase";

@@ -46,7 +46,7 @@ impl FieldFault {
         }
     }
 
-    /// Moves the pointer into a larger value, which has the checked value at `place`.
+    /// Prefixes the pointer with `place`: the place of the checked value in a larger value.
     #[must_use]
     pub fn within(mut self, place: &str) -> Self {
         self.pointer.insert_str(0, place);

@@ -10,7 +10,7 @@ pub enum ProviderError {
     /// The provider is unreachable or unable to work at the moment; the call had no effect.
     #[error("the signature provider is unavailable: {0}")]
     Unavailable(String),
-    /// The provider did not answer in time. The call changes nothing at the provider, or may be repeated.
+    /// The provider did not answer in time. Only for calls that change nothing there or are safe to repeat.
     #[error("the signature provider did not answer in time: {0}")]
     TimedOut(String),
     /// The provider asks to slow down; the call had no effect.
@@ -33,7 +33,7 @@ pub enum ProviderError {
     /// The provider has nothing at this address.
     #[error("the signature provider has nothing at this address: {0}")]
     NotFound(String),
-    /// The requested thing does not exist yet, but will.
+    /// The requested document or envelope does not exist yet. The same call may succeed later.
     #[error("the signature provider is not ready yet: {0}")]
     NotReady(String),
     /// The provider refused the call, and would refuse it again.
@@ -81,7 +81,7 @@ impl ProviderError {
 
     /// Turns the error into a failure of the step that called the provider. The failure's code begins with
     /// the provider's name, such as `clicksign.rate_limit`; actions are found by the part after that name.
-    /// `label` is the node's.
+    /// `label` is the label of the step's node.
     #[must_use]
     pub fn into_failure(self, provider: &str, label: &str) -> StepFailure {
         let code = |code: &str| format!("{provider}.{code}");

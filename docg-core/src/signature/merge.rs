@@ -72,7 +72,7 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             }
         }
     }
-    // If one report has several times for a fact, the change gets the time that the signer keeps.
+    // If a report has a fact twice, with different times, the change gets the time stored for the signer.
     for change in &mut changes {
         let mut signers = request.signers.iter();
         let signer = signers.find(|signer| signer.email == change.email);

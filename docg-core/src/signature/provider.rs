@@ -23,11 +23,11 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// [`ProviderError`] tells whether a retry may succeed.
     async fn create(&self, request: EnvelopeRequest) -> Result<Envelope, ProviderError>;
-    /// Finds the envelope that an earlier call with this idempotency key created.
+    /// Finds the envelope that an earlier [`create`](Self::create) with this idempotency key made.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] if the provider cannot tell.
+    /// [`ProviderError`] if the provider cannot tell whether there is such an envelope.
     async fn find(&self, request: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError>;
     /// Fetches the document with all signatures. Returns its description, in the form in which the
     /// application's handlers describe files.
@@ -41,10 +41,10 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] if the provider cannot tell; the engine asks again later.
+    /// [`ProviderError`] if the provider does not report the facts; the engine asks again later.
     async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError>;
-    /// Reminds the signers whose turn it is and who have not signed. The engine calls it once per reminder,
-    /// unless [`reminds_itself`](Self::reminds_itself) is true.
+    /// Reminds the signers whose turn it is and who have not signed. The engine calls this method once per
+    /// reminder, unless [`reminds_itself`](Self::reminds_itself) is true.
     ///
     /// # Errors
     ///
@@ -52,7 +52,8 @@ pub trait SignatureProvider: Send + Sync + 'static {
     /// at its usual time.
     async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
     /// Withdraws a request that has ended in docg: the execution was canceled, a signer refused, or the
-    /// request expired. The engine tries a few times, then gives up; later signatures then have no effect.
+    /// request expired. The engine tries a few times, then gives up. Signatures given after the end have no
+    /// effect in docg.
     ///
     /// # Errors
     ///

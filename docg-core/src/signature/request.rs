@@ -36,7 +36,7 @@ pub struct SignatureRequest {
     /// Further data that the provider needs to find the envelope.
     #[serde(default)]
     pub details: Value,
-    /// When the engine next sends reminders and asks the provider, while the request is open.
+    /// While the request is open: when the engine next sends reminders and asks the provider for reports.
     #[serde(default)]
     pub follow_up: FollowUp,
     /// True if some stored data of the request cannot be read. The fields concerned are empty.
@@ -58,9 +58,9 @@ pub struct FollowUp {
     pub remind_at: Option<Timestamp>,
     /// When the engine next asks the provider for reports; `None` if the engine has no provider of this name.
     pub check_at: Option<Timestamp>,
-    /// When the provider last answered such a check.
+    /// When the provider last answered the engine's question for reports.
     pub checked_at: Option<Timestamp>,
-    /// How many checks have failed since the provider last answered one.
+    /// How many of the engine's questions have failed since the provider last answered.
     pub failed_checks: u32,
 }
 
@@ -168,9 +168,8 @@ pub struct NewSignatureRequest {
     /// Further data that the provider needs to find the envelope; `null` for none.
     #[serde(default)]
     pub details: Value,
-    /// When the request expires: after the step's
-    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years. `None` for
-    /// never.
+    /// When the request expires; `None` for never. The engine rejects a time that is not after the step's
+    /// [`started_at`](crate::workflow::context::StepFacts::started_at), or more than ten years after it.
     pub expires_at: Option<Timestamp>,
     /// The interval, in milliseconds, at which the engine has the provider remind signers who have not
     /// signed. `None` if the engine sends no reminders, for example because the provider sends its own.

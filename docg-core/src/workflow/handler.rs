@@ -141,7 +141,7 @@ pub trait ComputeHandler: Send + Sync + 'static {
     fn spec(&self) -> &NodeSpec;
     /// Preflight checks beyond those of the declared parameters.
     async fn check(&self, request: CheckRequest) -> Vec<Issue>;
-    /// Does the work. The engine may call it again at any time.
+    /// Does the work. The engine may call this method again at any time.
     ///
     /// # Errors
     ///
@@ -158,8 +158,8 @@ pub trait EffectHandler: Send + Sync + 'static {
     fn spec(&self) -> &NodeSpec;
     /// Preflight checks beyond those of the declared parameters.
     async fn check(&self, request: CheckRequest) -> Vec<Issue>;
-    /// Does the work, or begins it and asks to wait. The engine may call it more than once for a step: use
-    /// [`EffectContext::idempotency_key`].
+    /// Does the work, or begins the work and asks to wait. The engine may call this method more than once for
+    /// a step: use [`EffectContext::idempotency_key`].
     ///
     /// # Errors
     ///
@@ -167,8 +167,8 @@ pub trait EffectHandler: Send + Sync + 'static {
     /// unknown outcome. If told to stop before the effect, the handler returns [`StepFailure::stopped`].
     /// After a request to stop, any other error that is not retryable leaves the outcome unknown.
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
-    /// Continues after a successful wait that [`run`](Self::run) asked for. The engine may call it again at
-    /// any time, because the step's effect was the request to people.
+    /// Continues after a successful wait that [`run`](Self::run) asked for. The engine may call this method
+    /// again at any time, because the step's effect was the request to people.
     ///
     /// # Errors
     ///
@@ -219,8 +219,8 @@ pub struct NewApproval {
     pub message: Option<String>,
     /// The number of approvals needed. One refusal rejects the request.
     pub quorum: u32,
-    /// When the request expires: after the step's
-    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years.
+    /// When the request expires; `None` for never. The engine rejects a time that is not after the step's
+    /// [`started_at`](crate::workflow::context::StepFacts::started_at), or more than ten years after it.
     pub expires_at: Option<Timestamp>,
     /// The consequence if the request expires.
     pub on_expiry: OnExpiry,
@@ -346,7 +346,6 @@ mod tests {
             assert_eq!(at, field);
             assert!(tech.contains(why), "{tech}");
             let failure = read_params::<Params>(params).expect_err("the step refuses it");
-            // Preflight's own rules report whole parameters that are missing.
             if field != "others" {
                 assert_eq!(failure.context.tech.as_ref(), Some(tech));
             }

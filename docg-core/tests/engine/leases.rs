@@ -25,7 +25,7 @@ use crate::world::{World, settle, soon};
 const LEASE: Duration = Duration::from_secs(30);
 const MINUTES: Duration = Duration::from_secs(600);
 
-/// An event in the life of the effect's handler, as reported to the test.
+/// The events of the effect's handler that a test sees.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Begun,
@@ -63,7 +63,7 @@ impl Watched {
                 tokio::select! {
                     () = gate.notified() => {}
                     () = context.cancellation.cancelled() => {
-                        // An error means that the test is over and no longer listens.
+                        // The test may have dropped the receiver.
                         let _ = sees.send(Seen::ToldToStop);
                     }
                 }
@@ -139,7 +139,7 @@ async fn a_cancel_reaches_a_holder_elsewhere_if_its_wake_up_is_lost() {
     let other = it.process(store.clone(), bus);
     let canceled = other.engine.cancel(other.control(id), None).await;
     canceled.expect("is accepted");
-    // The holder finds the signal at its next renewal, which may be a third of the lease away.
+    // The holder finds the cancel at its next renewal, which is at most a third of the lease away.
     let told = it.time_until_seen(LEASE / 3 + Duration::from_secs(1));
     assert_eq!(told.await, Seen::ToldToStop);
     workers.shutdown().await;
@@ -155,7 +155,8 @@ async fn a_handler_is_told_to_stop_at_the_end_of_its_lease_if_the_store_does_not
         hangs.then_some(Fault::Hang(Duration::MAX))
     });
     let world = it.process(Arc::new(store), Arc::new(MemoryBus::default()));
-    // The test drops the workers without a shutdown, because the store hangs and no lease can be released.
+    // The test ends by dropping the workers. It cannot shut them down: the store hangs by then, so they
+    // could not release the lease.
     let _workers = world.workers();
     it.begun(&world).await;
     it.passes(3 * LEASE).await;
@@ -308,7 +309,7 @@ async fn a_process_that_claims_nothing_because_of_its_clock_wakes_others() {
     let _workers = world.workers();
     settle().await;
     it.clock.set(it.clock.now() + MINUTES);
-    // The process notices the jump of its clock when it starts the first execution, at the latest.
+    // When it starts the first execution, at the latest, the process notices that its clock jumped.
     for _ in 0..2 {
         start(&world).await;
         settle().await;
@@ -320,7 +321,8 @@ async fn a_process_that_claims_nothing_because_of_its_clock_wakes_others() {
 async fn a_handler_has_its_grace_time_if_its_lease_is_lost_during_shutdown() {
     let store = Arc::new(MemoryStore::default());
     let (sees, mut seen) = mpsc::unbounded_channel();
-    // A computing step begins before a commit records its start. Here the shutdown makes this commit.
+    // The step only computes, so it begins before its intent is committed. The shutdown makes the driver
+    // commit the intent.
     let handler = move |context: StepContext, _: Value| {
         let sees = sees.clone();
         async move {

@@ -21,7 +21,8 @@ pub(crate) struct Plan {
     pub(crate) moves: Vec<Move>,
 }
 
-/// A move in a plan. Numbers choose among the executions, processes or workflows that exist at that moment.
+/// A move in a plan. A `usize` chooses among the executions, processes or workflows that exist at the time
+/// of the move.
 #[derive(Debug, Clone)]
 pub(crate) enum Move {
     /// So many milliseconds pass.
@@ -60,7 +61,8 @@ impl Plan {
         }
     }
 
-    /// A plan without faults: an execution with every node type, and every call that people can make.
+    /// One execution that uses every node type. People pause and resume it, approve and sign. No fault is
+    /// injected into the store or the bus.
     pub(crate) fn with_everything() -> Self {
         let nodes = json!([
             node(0, "compute", &[], "fail"),
@@ -95,7 +97,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// A plan with effects that end before the event of their beginning is published.
+    /// An execution whose effects end before the event of their start is published.
     pub(crate) fn with_quick_effects() -> Self {
         let quick = |index, node_type| node(index, node_type, &[Act::Quick, Act::Quick], "fail");
         let nodes = ["probed", "repeatable", "probed", "unprobed"];

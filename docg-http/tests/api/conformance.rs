@@ -101,7 +101,7 @@ fn operation(method: &str, uri: &str) -> Option<Operation> {
         .into_iter()
         .filter(|it| it.method == method && fits(it.path))
         .collect();
-    // If two paths fit, the one with fewer parameters wins.
+    // If several documented paths fit, take the path with the fewest parameters.
     found.sort_by_key(|it| it.path.matches('{').count());
     found.first().copied()
 }
@@ -120,8 +120,8 @@ pub(crate) fn check_head(
     }
     let content_type = headers.get("content-type").and_then(|it| it.to_str().ok());
     let Some(operation) = operation(method, uri) else {
-        // The request matches no operation, so it must be refused with a problem, or be a CORS preflight
-        // request.
+        // No documented operation has this method and path. Then the answer must be a 4xx, or the answer to a
+        // CORS preflight request.
         assert!(
             status.is_client_error() || headers.contains_key("access-control-allow-methods"),
             "{what}: it is no operation"

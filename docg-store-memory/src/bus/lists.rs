@@ -1,5 +1,5 @@
-//! Organization streams: the list events of all executions of an organization, in the order of
-//! publishing.
+//! Organization streams: those events of an organization's executions that a list of executions shows, in
+//! the order of publishing.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,7 @@ pub(super) struct Lists {
     /// Part of each position, so that positions from before a restart are rejected.
     instance: Uuid,
     lists: Mutex<Tenants>,
-    /// False until the first stream is read, so that publishing can skip the lock.
+    /// False until a reader subscribes to a stream. Until then `publish` skips the lock.
     is_read: AtomicBool,
 }
 

@@ -30,9 +30,9 @@ const MAX_SHARDS: usize = 16;
 
 /// A bus that carries events and wake-ups within this process.
 ///
-/// It keeps the latest events of each execution, so that a later reader misses nothing. If the bus has no
-/// events of an execution, a reader gets only the events published from then on. If these events do not
-/// follow the last event that the reader has, the reader's stream ends with `TooOld`.
+/// The bus keeps the latest events of each execution, so that a later reader misses nothing. If the bus has
+/// no events of an execution, a reader gets only the events published after it subscribes. If these events
+/// do not follow the last event that the reader has, the reader's stream ends with `TooOld`.
 pub struct MemoryBus {
     config: BusConfig,
     shards: Box<[Mutex<Rings>]>,

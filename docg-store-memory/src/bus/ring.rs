@@ -7,7 +7,8 @@ use docg_core::{event::Event, ids::ExecutionId, ports::BusError};
 use super::subscription::{Subscriber, Subscription};
 use crate::{hash::IdMap, weight};
 
-/// The rings of a shard. If the shard is full, rings without recent events make room for new ones.
+/// The rings of a shard, one per execution. If the shard is full, a ring without recent events is dropped
+/// for a new one.
 pub(super) struct Rings {
     rings: IdMap<ExecutionId, Ring>,
     /// The id of every ring once, oldest first.
@@ -98,8 +99,8 @@ impl Rings {
         self.rings.entry(execution).or_default()
     }
 
-    /// Drops the oldest ring that has no readers and got no event since it was last considered. If every ring
-    /// is read, none is dropped.
+    /// If the shard is full, drops the oldest ring without readers and without an event since it was last
+    /// considered. If every ring has readers, drops none.
     fn make_room(&mut self) {
         // Two rounds at most: the first clears the `is_active` marks.
         for _ in 0..self.order.len() * 2 {

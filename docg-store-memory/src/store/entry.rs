@@ -76,8 +76,8 @@ pub(super) struct Run {
     weight: Weight,
 }
 
-/// The size of an execution in bytes, in parts that change together. The definition does not count,
-/// because executions share it.
+/// The size of an execution in bytes, in parts that change together. The workflow's definition does not
+/// count, because executions share it.
 #[derive(Default)]
 struct Weight {
     /// Events, log entries and audit rows.

@@ -6,7 +6,7 @@
 //! [`ttl`] implement the four traits.
 //!
 //! Locks are taken in this order and never held across an await: the lock of an idempotency key, the
-//! lock of an execution, then any one of the others.
+//! lock of an execution, then at most one other lock.
 
 mod entry;
 mod executions;

@@ -1,5 +1,5 @@
-//! The data of an ended execution, as texts. It is seldom read again, and a small JSON object takes ten times
-//! as much memory when parsed.
+//! The data of an ended execution, as JSON texts. The data is seldom read again, and a small JSON object
+//! takes ten times as much memory when parsed.
 
 use std::sync::Arc;
 

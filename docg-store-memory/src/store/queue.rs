@@ -27,7 +27,7 @@ use crate::hash::{IdMap, IdSet};
 
 type Slot = (Timestamp, ExecutionId);
 
-/// An execution that a worker cannot run: the time since when it is due, its id and its organization.
+/// An execution that a worker cannot run: the time from which it is due, its id and its organization.
 pub(super) type Left = (Timestamp, ExecutionId, OrganizationId);
 
 /// An execution's place in the queue.
@@ -55,7 +55,7 @@ pub(super) struct Ask<'a> {
     pub(super) allowed: &'a [bool],
 }
 
-/// The executions that a claim took. The queue counts them as leased already.
+/// The executions that a claim took from the queue. The queue already counts them as leased.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     /// Each execution, with its generation when the queue gave it out.
@@ -82,7 +82,7 @@ struct Place {
     organization: OrganizationId,
     /// The time when the execution is due, or its lease expires.
     at: Timestamp,
-    /// `None` while the execution is leased.
+    /// The line that the execution is in, by priority and node types; `None` while it is leased.
     line: Option<(i16, TypeSet)>,
 }
 
@@ -107,7 +107,7 @@ struct Tenant {
 }
 
 impl DueQueue {
-    /// Moves an execution from its previous place, if any, to the place that it wants.
+    /// Moves an execution from its previous place, if any, to the place that its entry determined.
     pub(super) fn place(
         &mut self,
         id: ExecutionId,

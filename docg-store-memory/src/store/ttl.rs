@@ -15,8 +15,8 @@ use docg_core::{
 use super::{MemoryStore, storable};
 use crate::weight;
 
-/// The number of entries that starts the first sweep of expired ones. Each later sweep starts at twice the
-/// number that remained.
+/// The number of entries at which the first sweep deletes expired entries. The next sweep starts at twice
+/// the number that a sweep has left.
 const FIRST_SWEEP: usize = 1_024;
 
 #[derive(Default)]
@@ -24,7 +24,8 @@ pub(super) struct TtlEntries {
     facts: HashMap<TtlKey, TtlEntry>,
     sweep_at: usize,
     weight: usize,
-    /// The latest time that a caller passed as the current one; `replace` passes none.
+    /// The latest current time that a caller of `remember` has passed. Sweeps use it, because `replace` gets
+    /// no time.
     now: Option<Timestamp>,
 }
 

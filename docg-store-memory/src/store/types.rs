@@ -20,7 +20,7 @@ impl TypeSet {
 
 type NodeTypes = Arc<[Arc<str>]>;
 
-/// The number of node type lists whose result is cached. A worker asks with the same list each time.
+/// The number of node type lists whose result is cached. A worker passes the same list in all its claims.
 const REMEMBERED: usize = 16;
 
 #[derive(Default)]

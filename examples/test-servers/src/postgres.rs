@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::process::{Program, Running, home, in_path, is_root, require, run};
 
-/// The advisory lock under which templates are made.
+/// The advisory lock that a process holds while it makes a template database.
 const TEMPLATES: i64 = 0x646f_6367_7465_7374;
 
 /// The server that all tests share. Its grace period bridges the moments in which no process uses it.

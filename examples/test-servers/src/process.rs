@@ -75,7 +75,8 @@ pub(crate) fn home(name: &str) -> PathBuf {
     dir
 }
 
-/// True if this process runs as root. Servers that refuse to run as root then need another user.
+/// True if root owns `dir`. This process made `dir`, so it then runs as root itself, and a server that
+/// refuses root needs another user.
 pub(crate) fn is_root(dir: &Path) -> bool {
     fs::metadata(dir).is_ok_and(|it| it.uid() == 0)
 }

@@ -58,7 +58,7 @@ pub async fn a_list_has_the_list_events_of_all_its_executions(
     }
 }
 
-/// A reader that reconnects at any process with its last position misses and repeats nothing.
+/// A reader that reconnects at any process with its last position misses no event and gets none twice.
 pub async fn a_list_goes_on_after_a_position(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let organization = OrganizationId::new();
     let mut first = list(&*bus, organization, None).await;

@@ -51,8 +51,8 @@ pub async fn what_does_not_follow_is_refused(BusUnderTest { bus, peer, .. }: Bus
     assert_eq!(next(&mut late, 6).await, seqs(1, 6));
 }
 
-/// Two publishers have every other pair of events each, and retry until the bus accepts it. Readers get all
-/// events in order.
+/// Two processes publish the pairs of an execution's events in turn, and retry a pair until the bus accepts
+/// it. Readers get all events in order.
 pub async fn of_publishers_in_any_order_none_leaves_a_hole(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {

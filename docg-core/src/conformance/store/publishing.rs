@@ -31,8 +31,8 @@ fn expected(
     }
 }
 
-/// An execution is listed, with the numbers of its last published and its last event, until all its events
-/// are marked as published. After new events it is listed again.
+/// An execution is in the list of unpublished executions until all its events are marked as published, and
+/// again after new events. The list has the numbers of its last published event and of its last event.
 pub async fn what_was_not_published_is_listed_until_it_is(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -68,7 +68,8 @@ pub async fn what_was_not_published_is_listed_until_it_is(
     );
 }
 
-/// Recently changed executions are not listed, because their drivers are about to publish.
+/// The list of unpublished executions leaves out those that changed recently, because their drivers are
+/// about to publish.
 pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let old = create(
@@ -90,7 +91,7 @@ pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: St
     assert_eq!(unpublished(&*store).await.len(), 2);
 }
 
-/// Marking events as published up to a lower number than before changes nothing. Marking the events of an
+/// If events are marked as published up to a lower number than before, nothing changes. Marking events of an
 /// unknown execution is no error.
 pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();

@@ -105,7 +105,7 @@ impl Cell {
 /// State that the handlers of all processes share.
 struct Handlers {
     begun: mpsc::UnboundedSender<ExecutionId>,
-    /// Fires to let the handlers answer although they are not told to stop.
+    /// Canceled by a test to let all handlers answer, although nothing tells them to stop.
     released: CancellationToken,
     told: Mutex<HashMap<ExecutionId, Option<StopReason>>>,
 }
@@ -482,7 +482,7 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     }
 }
 
-/// `Some` if the stored step is running.
+/// `Some` if the stored step is open: its handler is at work, or about to be called.
 async fn is_running(world: &World, id: ExecutionId) -> Option<()> {
     let step = world.step(id).await;
     step.state.is_open().then_some(())

@@ -27,8 +27,8 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
 
-/// The inputs without the wait that one of them brings. They replace `inputs` if the wait's link or envelope
-/// already leads to another execution. `None` if no input brings a wait.
+/// The inputs, with a failure in place of the wait that one of them brings. They replace `inputs` if the
+/// wait's link or envelope already leads to another execution. `None` if no input brings a wait.
 pub(in crate::engine) fn without_wait(
     engine: &Inner,
     state: &RunState,
@@ -151,7 +151,7 @@ impl Keeper {
             Ok(outcome @ StepOutcome::Done(_)) => self
                 .checked(outcome)
                 .map_err(|refused| (refused, FailureClass::Final)),
-            // A person can correct the parameters that led to this wait.
+            // A rejected wait is for review: a person can correct the parameters that led to it.
             Ok(outcome @ StepOutcome::Wait(_)) => self
                 .not_over(outcome)
                 .and_then(|outcome| self.checked(outcome))
@@ -369,7 +369,7 @@ impl Keeper {
         })
     }
 
-    /// Why a value cannot be stored, or `None`. `parts` are the parts of it that may have any size.
+    /// Why a value cannot be stored, or `None`. `parts` are the value's parts whose size nothing bounds yet.
     fn refused_value(&self, value: &impl Serialize, parts: &[&Value]) -> Option<ErrorContext> {
         let most = self.room.most;
         let too_large = || {

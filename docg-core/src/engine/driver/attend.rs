@@ -38,7 +38,7 @@ impl Driver {
                     self.abandon(step).await;
                     return Err(Exit::LeaseLost);
                 }
-                // Polled before the handler's answer, because an earlier cancel decides about the effect.
+                // Polled before the handler's answer, so that a cancel which came before the answer wins.
                 () = self.handle.signal.notified(), if !is_canceled => {
                     let signals = self.inbox(state).await;
                     if !signals.is_empty() {

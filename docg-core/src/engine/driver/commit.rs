@@ -189,8 +189,8 @@ impl Driver {
         self.engine.now() + self.engine.options.lease
     }
 
-    /// True if a refused commit had landed in an earlier attempt, whose answer was lost. The version cannot
-    /// tell, because the next holder's commits continue from the same number.
+    /// True if a refused commit had landed in an earlier attempt, whose answer was lost. The version is no
+    /// proof, because the next holder's commits continue from the same number.
     async fn was_made(&self, commit: &Commit) -> bool {
         loop {
             let answer = match commit.then {

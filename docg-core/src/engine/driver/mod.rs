@@ -38,7 +38,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The first and the longest pause after the store did not answer.
+/// If the store does not answer a call: the pause before the second try, and the longest pause between tries.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// How long a process that shuts down waits for a decision under evaluation.
@@ -81,8 +81,8 @@ enum Exit {
     Defect,
 }
 
-/// The state and the held records before a wait, and the inputs without the wait, in case the wait cannot be
-/// stored.
+/// A way back, in case the store refuses a wait: the state and the held records before the wait, and the
+/// inputs without the wait.
 struct WithoutWait {
     state: RunState,
     held: Records,
@@ -120,8 +120,8 @@ impl Driver {
             state = decision.state;
             self.held.extend(decision.records);
             let (next, keeps_lease) = (decision.next, decision.keeps_lease);
-            // Commit nothing before an action that takes signals along: until it is done, they stay in the
-            // inbox.
+            // Commit nothing before an action that carries signals: they stay in the inbox until the action
+            // is done.
             let is_held = next.carries_signals()
                 || decision.may_be_held && keeps_lease && self.may_hold_records();
             if is_held {
@@ -177,8 +177,8 @@ impl Driver {
         }
     }
 
-    /// The present time for records. If the clock is set while this driver works, no step becomes longer or
-    /// shorter. The next driver starts from the clock again.
+    /// The present time for records. If the clock is set while this driver works, the recorded durations stay
+    /// right. The next driver starts from the clock again.
     fn recorded_now(&mut self, state: &RunState) -> Timestamp {
         let elapsed = self.engine.clock.elapsed();
         let (from, then) = *self

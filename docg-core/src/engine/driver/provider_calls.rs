@@ -14,7 +14,7 @@ use crate::{
 /// The longest pause that a provider can ask for; a longer pause is cut to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// How often a withdrawal is attempted, and the first pause between attempts, which doubles.
+/// The number of attempts to withdraw a request, and the pause after the first attempt. The pause doubles.
 const WITHDRAWALS: (u32, Duration) = (4, Duration::from_secs(2));
 
 impl Inner {

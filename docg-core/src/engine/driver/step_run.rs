@@ -69,7 +69,7 @@ pub(crate) struct StepRun {
     recorder: StepRecorder,
     redaction: Redaction,
     began: Instant,
-    /// True if the node type may appear in facts.
+    /// True if the node type is registered. Observers get the name of a registered type only.
     is_registered: bool,
     observers: Arc<Observers>,
 }
@@ -273,8 +273,8 @@ impl StepRun {
         }
     }
 
-    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease replaces
-    /// it. The first grace time always stays.
+    /// Tells the handler to stop, and why. If the handler was told before, the earlier reason stays, unless a
+    /// cancel or a lost lease replaces it. The earlier grace time always stays.
     pub(crate) fn tell_to_stop(&mut self, reason: StopReason, grace: tokio::time::Instant) {
         self.told.send_if_modified(|told| {
             let replaces = match reason {

@@ -55,7 +55,7 @@ pub(crate) enum Next {
 }
 
 impl Next {
-    /// True if the action takes signals along that are still in the inbox.
+    /// True if the action carries signals. They stay in the inbox until the action is done.
     pub(crate) fn carries_signals(&self) -> bool {
         matches!(self, Self::Stop { .. } | Self::ProbeToEnd { .. })
     }
@@ -63,7 +63,7 @@ impl Next {
     /// Whether a handler is at work on the open step before this action is carried out.
     pub(crate) fn attendance(&self) -> Attendance {
         match self {
-            // An earlier call may have begun the effect.
+            // An earlier call has begun the effect, so the step does not count as not begun.
             Self::Run {
                 has_begun: true, ..
             } => Attendance::Nobody,
@@ -136,8 +136,8 @@ pub(crate) struct Decision {
     pub(crate) next: Next,
     /// True if the holder keeps its lease, false if it releases the lease with the commit.
     pub(crate) keeps_lease: bool,
-    /// True if the driver may hold the records back and commit them with those of the next decision. It may
-    /// if the next action has no effect outside and is repeated after the worker's death.
+    /// True if the driver may hold the records back and commit them with those of the next decision: the next
+    /// action has no effect outside, and is repeated if the worker dies.
     pub(crate) may_be_held: bool,
     /// The state and the records without the end, if the execution ends by itself. The driver goes back to
     /// them if a person's cancel arrived before that end.

@@ -31,7 +31,7 @@ pub(super) struct Draft<'a> {
     pub(super) clock: Timestamp,
     pub(super) role: Role,
     pub(super) attendance: Attendance,
-    /// The end to which the inputs have brought the execution, if any. It is applied after them.
+    /// The end of the execution that follows from the inputs, if any. The end is applied after all inputs.
     pub(super) end: Option<End>,
     /// The resolved parameters of a step that this decision has opened.
     pub(super) params: Option<Arc<Value>>,
@@ -69,8 +69,8 @@ impl<'a> Draft<'a> {
     pub(super) fn snapshot(&self) -> (RunState, Records) {
         let mut state = self.state.clone();
         if !self.records.settled.is_empty() {
-            // A signal for the present version is applied. Raise the version, so that a second signal for it
-            // is ignored.
+            // This decision has applied a signal. Raise the version, so that another signal for the old
+            // version is ignored.
             state.execution.version += 1;
         }
         (state, self.records.clone())

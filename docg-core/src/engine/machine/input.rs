@@ -68,7 +68,8 @@ pub(crate) struct ClaimFacts {
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
     pub(crate) signal: Signal,
-    /// True if the signal was sent for no version, or for the version at which it arrived.
+    /// True if the signal was sent for no version of the execution, or for the version that the execution had
+    /// when the signal was read.
     pub(crate) is_expected: bool,
 }
 
@@ -84,8 +85,8 @@ pub(crate) enum Input {
     },
     /// The handler reported its progress, from 0.0 to 1.0.
     Progress(f32),
-    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is the reason if the handler
-    /// was told to stop before that.
+    /// The handler returned, or was cut off; the [`StepFailure`] then says why. `told` is the reason if the
+    /// handler was told to stop before that.
     StepFinished {
         index: usize,
         result: Result<StepOutcome, StepFailure>,
@@ -106,8 +107,8 @@ pub(crate) enum Input {
     Reminded(Result<(), ProviderError>),
     /// A signal from the inbox. Signals are applied after all other inputs.
     Signal(Signal),
-    /// The signals that came with [`Next::Stop`](super::Next::Stop) or
-    /// [`Next::ProbeToEnd`](super::Next::ProbeToEnd).
+    /// The signals that [`Next::Stop`](super::Next::Stop) or [`Next::ProbeToEnd`](super::Next::ProbeToEnd)
+    /// carried. They are applied now.
     Arrived(Vec<Arrived>),
 }
 
@@ -118,8 +119,8 @@ pub(crate) enum Checked {
     Answered(Vec<SignerFact>),
     /// The provider did not answer, or answered with an error.
     Failed(ProviderError),
-    /// No provider with the request's name is registered. The application reports the facts, so no provider
-    /// is asked again.
+    /// The provider that the request names is not registered, so nobody can be asked, now or later. Facts
+    /// can come only from the application.
     Nobody,
 }
 

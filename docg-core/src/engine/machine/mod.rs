@@ -114,7 +114,7 @@ pub(crate) fn decide<'a>(
     } else {
         Next::Done
     };
-    // If the end was applied before the signals, none is left to apply here.
+    // If the end was applied before the signals, this call finds no end and changes nothing.
     without_end = end_by_itself(&mut draft)?.or(without_end);
     Ok(finish(draft, next, without_end))
 }
@@ -213,8 +213,8 @@ fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition
     }
 }
 
-/// Returns how to find out whether the open step's effect happened, before a person ends the execution;
-/// `None` if that is known. The signals come back with the answer.
+/// Returns the action that finds out whether the open step's effect happened, before a person ends the
+/// execution; `None` if that is known. The action carries the signals, and its answer returns them.
 fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<Next> {
     match draft.attendance {
         Attendance::NotBegun => None,
@@ -234,8 +234,8 @@ fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<N
     }
 }
 
-/// Applies the end to which the execution has come by itself, if any. Returns the state and the records
-/// without that end.
+/// Applies the end of the execution that no person asked for, if there is one. Returns the state and the
+/// records without that end.
 fn end_by_itself(draft: &mut Draft<'_>) -> Result<Option<WithoutEnd>, InvalidTransition> {
     let Some(end) = draft.end.take() else {
         return Ok(None);
@@ -296,8 +296,8 @@ pub(crate) fn is_cheap(state: &RunState, inputs: &[Input], role: Role) -> bool {
         } => programs::is_little(output),
         _ => true,
     };
-    // To apply only signals, nothing is evaluated. So a person can cancel an execution however costly its
-    // expressions are.
+    // A decision that only applies signals evaluates no expression. So a person can cancel an execution
+    // however costly its expressions are.
     let is_signal = |input: &Input| {
         matches!(
             input,

@@ -19,7 +19,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
             // If a handler was at work when the pause came, the driver lets it end.
             Status::Paused | Status::NeedsReview => {
-                // The step has been told to start, so its handler is called in spite of a pause.
+                // This process has already opened the step, so its handler is called in spite of the pause.
                 let begins = works && draft.attendance == Attendance::NotBegun;
                 return Ok(match view::open_step(draft.state()) {
                     Some(index) if begins => call(draft, index),

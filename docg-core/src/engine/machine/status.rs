@@ -70,8 +70,8 @@ pub(super) fn begin(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     change_by(draft, Status::Running, "claimed", Some(actor), Value::Null)
 }
 
-/// Changes the status: checks the table, emits an event, and adds an audit row. Nothing else changes the
-/// status.
+/// Changes the status: checks the table, emits an event, and adds an audit row. No other function changes
+/// the status.
 fn change_as(
     draft: &mut Draft<'_>,
     to: Status,
@@ -155,7 +155,7 @@ pub(super) fn end_wait(draft: &mut Draft<'_>) {
             times.waiting_ms = lengthened(times.waiting_ms, waited);
         }
     }
-    // In a review, the step that waits is one that failed and may run again.
+    // During a review, the waiting step is the failed step that may run again.
     let in_review = execution.status == Status::NeedsReview;
     let waits = |step: &Step| {
         let has_failed = in_review && matches!(step.state, StepState::Failed(_));

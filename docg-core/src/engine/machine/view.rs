@@ -120,8 +120,8 @@ pub(super) fn computes(state: &RunState, env: Env<'_>, index: usize) -> bool {
     state.execution.dry_run || matches!(handler, Some(Handler::Compute(_)))
 }
 
-/// The open step whose effect may have happened and is not safe to repeat. A step that goes on after its wait
-/// is not meant: its effect was the request, and the request is known to be done.
+/// The open step whose effect may have happened and is not safe to repeat. `None` for a step that goes on
+/// after its wait: its effect was the request, and the request is known to be done.
 pub(super) fn effect_in_doubt(state: &RunState, env: Env<'_>) -> Option<usize> {
     let index = open_step(state)?;
     let in_doubt = match state.steps[index].state {
@@ -143,7 +143,7 @@ pub(super) fn leaves_doubt(
         return false;
     }
     match class {
-        // By these errors the handler itself allows another run.
+        // With these errors the handler itself says that the step may run again.
         FailureClass::Stopped | FailureClass::Retryable => false,
         FailureClass::OutcomeUnknown | FailureClass::AnswerRefused => true,
         FailureClass::Review | FailureClass::Final => {
@@ -172,8 +172,8 @@ pub(super) fn params_of(env: Env<'_>, state: &RunState, index: usize) -> Option<
     Some(Arc::new(params))
 }
 
-/// The parameters of a step for a probe of its handler. If a variable is missing now, the redacted parameters
-/// that people see.
+/// The parameters of a step for a probe of its handler. If a variable is missing by now, the handler gets the
+/// redacted parameters that people see.
 pub(super) fn params_to_probe(env: Env<'_>, state: &RunState, index: usize) -> Arc<Value> {
     let shown = || {
         let data = state.steps[index].data_in.as_ref()?;

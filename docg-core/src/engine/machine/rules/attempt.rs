@@ -92,7 +92,7 @@ fn stopped(
             attempt_failed(draft, index, failure)
         }
         StopReason::Shutdown | StopReason::LeaseLost if in_doubt => {
-            // The attempt continues in the next worker.
+            // The next worker continues this attempt with a probe.
             steps::doubt(draft, index, Doubt::LeftOpen, "log-step-left-open");
             if draft.execution().status == Status::Paused {
                 phases::rest(draft);
@@ -195,7 +195,7 @@ pub(in super::super) fn probed(
             steps::succeed(draft, index, Arc::new(output));
             return Ok(());
         }
-        // No attempt is left to pick up the begun request, so wait for it as it is.
+        // The effect is a request to people, and no attempt is left to pick it up: wait for its answer.
         Probe::Begun(wait) if !runs_again && !is_answered => {
             return steps::wait(draft, index, wait);
         }

@@ -75,11 +75,11 @@ pub(in super::super) fn claimed(
         return Ok(());
     };
     let is_abandoned = match draft.state().steps[index].state {
-        // A worker never releases its lease and leaves a running step. If the lease was released all the
-        // same, its holder only applied signals, after the step's worker had died.
+        // The step's worker died, because no worker releases its lease with a running step. If the last
+        // lease was released, its holder came after that death and only applied signals.
         StepState::Running => true,
-        // A holder may have released its lease in good order, with a step that is to be resumed or probed and
-        // before it called the handler.
+        // The step is to be resumed or probed. If the last holder released its lease, it did so in good
+        // order, before it called the handler.
         _ => facts.taken_over,
     };
     if draft.role == Role::Worker && is_abandoned {

@@ -20,7 +20,7 @@ use crate::{
 /// doubles, up to the usual pause.
 const FIRST_PAUSE_MS: u64 = 60_000;
 
-/// Replaces a rest with the question or the reminder that is due, if one is.
+/// If a question to the provider or a reminder is due, returns it in place of a rest.
 pub(in super::super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
     if !matches!(next, Next::Rest) || draft.role != Role::Worker {
         return next;
@@ -56,7 +56,7 @@ fn change(draft: &mut Draft<'_>, change: impl FnOnce(&mut FollowUp)) {
     }
 }
 
-/// Notes whether the provider of the awaited request has answered, and when it is asked again.
+/// Records the provider's answer or failure, and the time of the next question about the awaited request.
 pub(in super::super) fn checked(draft: &mut Draft<'_>, checked: &Checked) {
     let Some(request) = awaited_request(draft.state()) else {
         // The request was closed while the provider was asked.

@@ -46,7 +46,8 @@ pub(in super::super) fn finished(
     let issues = issues.map(|issue| issue.printable(draft.env.redaction));
     let summary = Arc::new(PreflightSummary::new(issues.collect(), now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
-    // The time of records does not go back when the clock is set back, so neither may the start.
+    // If the clock was set back, the time of records was not. So preflight must not seem to have started
+    // before the last record.
     let started_at = started_at.max(draft.execution().updated_at);
     let times = phases::times_of(draft, Phase::Preflight, started_at);
     times.duration_ms = lengthened(times.duration_ms, now.millis_since(started_at));

@@ -24,7 +24,8 @@ pub(in super::super) fn apply(
     actor: &Actor,
     request: &ResumeSignal,
 ) -> Result<bool, InvalidTransition> {
-    // A resume that was sent before the execution was parked may be what killed its workers.
+    // If this decision has parked the execution, the resume was sent before that, and may be what killed
+    // the workers: ignore it.
     if draft.is_interrupted || !allows(draft.execution(), Command::Resume) {
         return Ok(false);
     }

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Merges a provider's report. Returns false if the request that it is about is no longer open.
+/// Merges a provider's report on a request. Returns false if that request is no longer open.
 pub(in super::super) fn reported(
     draft: &mut Draft<'_>,
     id: SignatureRequestId,
@@ -193,7 +193,7 @@ fn close(
     }
 }
 
-/// The text `with` and the reason, or the text `without` if there is no reason.
+/// If there is a reason, the text with the key `with` and the reason; else the text with the key `without`.
 fn why(without: &'static str, with: &'static str, reason: Option<&str>) -> Text {
     match reason {
         Some(reason) => Text::key(with).with("reason", reason),
@@ -226,7 +226,7 @@ fn declined_by_somebody(
     )
 }
 
-/// Ends a request that was not signed in time. `actor` is the one who found that out.
+/// Ends a request that was not signed in time. `actor` is the provider that reported this, or the system.
 pub(in super::super) fn expired(
     draft: &mut Draft<'_>,
     actor: Actor,

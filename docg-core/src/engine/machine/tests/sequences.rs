@@ -300,7 +300,7 @@ proptest! {
         for step in steps {
             play(&mut world, step);
         }
-        // Once faults stop, the execution waits for people or ends.
+        // From here on every action succeeds, so the execution must end or wait for people.
         world.run_well();
         let rests = world.status().is_terminal() || world.waits_for_people();
         prop_assert!(rests, "{:#?}", world.execution());

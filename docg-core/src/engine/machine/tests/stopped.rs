@@ -1,6 +1,6 @@
 //! Handlers that were told to stop: every answer, for every reason, kind of step, place of the step,
 //! `on_error` and number of attempts left. Loops make these cases, called cells. The expected results come
-//! from a second copy of the rule, written here as short as it is.
+//! from a short second copy of the rule in this file.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use crate::{
 
 const SOMEBODY: &str = "somebody@example.com";
 
-/// The kind of the step. `Signed` and `Approved` go on after their wait.
+/// The kind of the step. A step of kind `Signed` or `Approved` goes on after its wait for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Compute,
@@ -212,7 +212,7 @@ impl Cell {
         let is_doubtful = match self.answer {
             Answer::Unknown => true,
             Answer::Review | Answer::Final => !self.kind.follows_wait(),
-            // By these errors the handler itself allows another run.
+            // With these errors the handler itself says that the step may run again.
             Answer::Stopped | Answer::Retryable => false,
             Answer::Done | Answer::Wait => false,
         };
@@ -381,7 +381,8 @@ fn a_rejection_wins_over_whatever_the_handler_answers() {
         rejected.approved = Some(false);
         let rejected = world.signal(SignalKind::Resume(rejected));
         let answer = cell.finished(Some(StopReason::Cancel));
-        // A resume that rejects the execution cannot end the pause for an approval.
+        // With this answer the step waits for an approval. Such an execution cannot be resumed, so a resume
+        // that rejects does not apply.
         if cell.answer == Answer::Wait && cell.kind.node_type().1 != Phase::Signature {
             continue;
         }

@@ -356,7 +356,7 @@ impl World {
                 .zip(1..)
                 .all(|(entry, seq)| entry.seq == seq)
         );
-        // An execution that rests names the reason, and when it goes on by itself.
+        // A resting execution has a reason in `waiting_for` or a `wake_at`; during a wait for a retry, both.
         if matches!(self.next, Next::Rest)
             && !execution.status.is_terminal()
             && execution.status != Status::Queued
