@@ -182,7 +182,7 @@ pub struct Claimed {
     /// The number of consecutive takeovers, this one included, since a commit last [made
     /// progress](Commit::made_progress).
     pub takeovers: u32,
-    /// True if part of the execution cannot be read: see [`ExecutionRecord::unreadable`]. Such an execution
+    /// True if part of the execution cannot be read: see [`ExecutionRecord::unreadable`](crate::query::ExecutionRecord::unreadable). Such an execution
     /// is claimed only by id, so that it can be canceled.
     pub unreadable: bool,
     /// The run state. If the execution is unreadable, steps and definition may be missing.
