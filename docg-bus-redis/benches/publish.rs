@@ -247,8 +247,8 @@ async fn info(connection: &mut MultiplexedConnection, section: &str) -> String {
     info.query_async(connection).await.expect("answers")
 }
 
-/// How often Redis ran commands whose names begin with `name`, also within scripts. Commands that do not
-/// belong to publishing are left out.
+/// The number of commands whose names begin with `name` and that belong to publishing. Commands that scripts run
+/// count as well.
 fn calls(stats: &str, name: &str) -> u64 {
     let calls = |line: &str| {
         let (command, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;

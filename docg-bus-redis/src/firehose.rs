@@ -85,7 +85,8 @@ impl Reader<'_> {
         let here = Arc::clone(&found.replication_id);
         let before = self.told.as_ref().map(|told| &told.replication_id);
         if before.is_some_and(|before| *before != here) || link.is_elsewhere(&here) {
-            // Make the link leave the server that it is connected to: commands sent there would be lost.
+            // The server has restarted, or another one has taken over. The connection for commands (`link`) may
+            // still lead to the old server, where commands would be lost. So it must reconnect.
             link.move_to(&here);
         }
         // The next check finds commands that end on another server after this time.

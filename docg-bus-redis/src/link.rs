@@ -133,8 +133,8 @@ impl Link {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Abandons all connections, because another server may have taken over. Only a connection that is known
-    /// to lead to the history `here` is kept. Commands under way on abandoned connections fail. New calls
+    /// Abandons all connections, because another server may have taken over. Keeps the current connection only if
+    /// the replication id of its server is `here` (see [`history`](crate::history)). Commands under way on abandoned connections fail. New calls
     /// wait for the next connection.
     pub(crate) fn move_to(&self, here: &Arc<str>) {
         self.state.send_if_modified(|state| {

@@ -1,6 +1,6 @@
 //! Another server takes over, or the same server comes back, with data that lack the last published
-//! events. An execution's stream is completed from the store. A reader of an organization's list, also
-//! one that reconnects, is told that there is a gap.
+//! events. The bus completes an execution's stream from the store. It tells every reader of an organization's
+//! list that there is a gap, readers that reconnect included.
 
 mod common;
 

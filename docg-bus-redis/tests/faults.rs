@@ -179,7 +179,8 @@ async fn a_connection_that_was_cut_while_nobody_used_it_fails_no_publish() {
     let server = PrivateServer::start();
     let bus = quick(&server).await;
     let mut connection = raw(&server.url()).await;
-    // Find the reading connection: between two waits it looks like one that publishes.
+    // Find the reader's connection, which is not to be cut. Between two blocking `XREAD`s it looks like a connection
+    // that publishes.
     let reader = soon(waiting(&bus, &mut connection)).await;
     let mut cut = publishing(&mut connection).await;
     cut.retain(|id| *id != reader);

@@ -126,7 +126,7 @@ async fn texts_are_read_live_with_their_keys_and_later_from_the_store() {
     assert_eq!(soon(late.next()).await, Some(Err(to_the_store)));
 }
 
-/// How often Redis ran a command since its statistics were last reset.
+/// The number of times that Redis ran a command since its statistics were last reset.
 fn calls(stats: &str, command: &str) -> Option<u32> {
     let line = stats
         .lines()

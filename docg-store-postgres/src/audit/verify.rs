@@ -20,7 +20,8 @@ use super::{
 #[derive(Default)]
 pub(super) struct Verifier {
     trusted: Vec<[u8; 32]>,
-    /// The required checkpoints that have not been seen yet.
+    /// For each organization, the number and hash of a checkpoint that the caller keeps outside the database
+    /// ([`AuditTrust`]) and that must be found. Removed once it is found.
     expected: HashMap<OrganizationId, (u64, [u8; 32])>,
     /// The execution whose chain is verified; `None` for all executions.
     only: Option<ExecutionId>,

@@ -29,11 +29,11 @@ macro_rules! columns {
         impl $name {
             pub(crate) const COLUMNS: $crate::codec::Columns = &[$((stringify!($field), $sql)),+];
             /// The number of parameters of the columns.
-            #[allow(dead_code, reason = "not needed of the last ones")]
+            #[allow(dead_code, reason = "a statement needs no count of its last columns")]
             pub(crate) const COUNT: usize = Self::COLUMNS.len();
 
             /// SQL for the columns as a table `alias`, with the parameters from number `first` on.
-            #[allow(dead_code, reason = "not needed of those that stand beside others")]
+            #[allow(dead_code, reason = "some columns are only a part of a wider table")]
             pub(crate) fn unnest(first: usize, alias: &str) -> String {
                 $crate::codec::unnest(&[Self::COLUMNS], first, alias)
             }

@@ -218,8 +218,8 @@ pub async fn a_key_is_bound_to_its_organization(StoreUnderTest { store, .. }: St
     .await;
 }
 
-/// Of many concurrent creations with one key, one stores its execution and the others get the id of that
-/// execution.
+/// Many creations with one key come at once: one creation stores its execution, and the others get the id of
+/// that execution.
 pub async fn of_concurrent_creates_with_one_key_one_is_new(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();

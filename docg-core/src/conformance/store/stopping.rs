@@ -111,7 +111,8 @@ struct Handlers {
 }
 
 impl Handlers {
-    /// Reports that the handler has begun, and waits until the handler is told to stop or all are released.
+    /// Reports that the handler has begun. Then waits until the handler is told to stop, or the test releases all
+    /// handlers.
     async fn waits(&self, context: &StepContext, answer: &str) {
         let _ = self.begun.send(context.execution_id);
         tokio::select! {

@@ -73,26 +73,7 @@ impl RequestSignature {
         self
     }
 
-    /// Sets the correlation id, which related calls share.
-    #[must_use]
-    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
-        self.correlation_id = Some(id.into());
-        self
-    }
-
-    /// Sets the W3C trace context.
-    #[must_use]
-    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
-        self.traceparent = Some(traceparent.into());
-        self
-    }
-
-    /// Sets the idempotency key: a repeat of this request with the same key returns the first execution.
-    #[must_use]
-    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
-        self.idempotency_key = Some(key.into());
-        self
-    }
+    origin_setters!();
 
     /// The part of the request that must be equal in a repeat: what it asks for, without who asks and when.
     fn content(&self, execution: ExecutionId) -> Value {

@@ -108,12 +108,8 @@ pub(crate) fn decide<'a>(
     {
         steps::put_back(&mut draft, index);
     }
-    let next = if draft.end.is_none() {
-        let next = plan::next(&mut draft)?;
-        follow_up::before_rest(&mut draft, next)
-    } else {
-        Next::Done
-    };
+    let next = plan::next(&mut draft)?;
+    let next = follow_up::before_rest(&mut draft, next);
     // If the end was applied before the signals, this call finds no end and changes nothing.
     without_end = end_by_itself(&mut draft)?.or(without_end);
     Ok(finish(draft, next, without_end))
@@ -214,7 +210,8 @@ fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition
 }
 
 /// Returns the action that finds out whether the open step's effect happened, before a person ends the
-/// execution; `None` if that is known. The action carries the signals, and its answer returns them.
+/// execution; `None` if that is known. The action carries the arrived signals, which stay in the inbox. They are
+/// applied ([`Input::Arrived`]) once the action has told what happened to the effect.
 fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<Next> {
     match draft.attendance {
         Attendance::NotBegun => None,

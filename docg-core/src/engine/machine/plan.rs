@@ -5,26 +5,28 @@ use serde_json::json;
 
 use super::{Attendance, End, Env, Next, Role, draft::Draft, phases, status, steps, view};
 use crate::{
+    error::StepFailure,
     i18n::Text,
     observe::LogLevel,
     ports::RunState,
-    run::{DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepState, WaitKind},
+    run::{
+        DeliveryState, InvalidTransition, Outcome, Phase, SignatureState, Status, StepState,
+        WaitKind,
+    },
 };
 
 /// Finds the driver's next action. If the execution has come to its end, notes that in the draft.
 pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
-    loop {
-        let works = draft.role == Role::Worker;
+    let works = draft.role == Role::Worker;
+    while draft.end.is_none() {
         match draft.execution().status {
             Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
-            // If a handler was at work when the pause came, the driver lets it end.
-            Status::Paused | Status::NeedsReview => {
-                // This process has already opened the step, so its handler is called in spite of the pause.
-                let begins = works && draft.attendance == Attendance::NotBegun;
-                return Ok(match view::open_step(draft.state()) {
-                    Some(index) if begins => call(draft, index),
-                    _ => Next::Rest,
-                });
+            // If a handler was at work when the pause came, the driver lets it end. If this process has opened
+            // the step and not yet called its handler, the step begins in spite of the pause.
+            Status::Paused | Status::NeedsReview
+                if !works || draft.attendance != Attendance::NotBegun =>
+            {
+                return Ok(Next::Rest);
             }
             Status::Queued if works => {
                 status::begin(draft)?;
@@ -35,11 +37,26 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             _ => {}
         }
         if let Some(index) = view::open_step(draft.state()) {
-            return Ok(match draft.attendance {
-                Attendance::AtWork => Next::Attend,
-                _ if works => call(draft, index),
-                _ => Next::Rest,
-            });
+            if draft.attendance == Attendance::AtWork {
+                return Ok(Next::Attend);
+            }
+            if !works {
+                return Ok(Next::Rest);
+            }
+            match call(draft, index) {
+                Ok(next) => return Ok(next),
+                Err(failure) => {
+                    let outcome = match draft.has_begun {
+                        true => Outcome::Unknown,
+                        false => Outcome::Known,
+                    };
+                    steps::fail(draft, index, failure, outcome)?;
+                    continue;
+                }
+            }
+        }
+        if view::is_stopped(draft.state()) {
+            return Ok(Next::Rest);
         }
         // Skip preflight while waiting for people: no step is about to start.
         let waits = view::waiting_step(draft.state()).is_some();
@@ -53,7 +70,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
         let mut states = draft.state().steps.iter();
         let Some(index) = states.position(|step| !step.state.is_ended()) else {
             draft.end = Some(End::Completed);
-            return Ok(Next::Done);
+            break;
         };
         // A signal or a timer ends a step's wait for people; there is nothing to call.
         if waits || is_waiting_still(draft) || !works {
@@ -71,9 +88,6 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             }
             Err(failure) => {
                 steps::fail_unopened(draft, index, failure)?;
-                if draft.end.is_some() {
-                    return Ok(Next::Done);
-                }
                 continue;
             }
         }
@@ -82,26 +96,26 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
         }
         match steps::open(draft, index) {
             Ok(params) => draft.params = Some(params),
-            Err(failure) => {
-                steps::fail_unopened(draft, index, failure)?;
-                if draft.end.is_some() {
-                    return Ok(Next::Done);
-                }
-            }
+            Err(failure) => steps::fail_unopened(draft, index, failure)?,
         }
     }
+    Ok(Next::Done)
 }
 
-/// The action that calls the open step's handler: to run, to resume, or to be probed.
-fn call(draft: &mut Draft<'_>, index: usize) -> Next {
+/// The action that calls the open step's handler: to run, to resume, or to be probed. Fails if a person has
+/// changed the data since the step was opened, and its parameters can no longer be resolved.
+fn call(draft: &mut Draft<'_>, index: usize) -> Result<Next, StepFailure> {
+    let state = draft.state().steps[index].state;
+    if matches!(state, StepState::Probing(_)) {
+        let params = view::params_to_probe(draft.env, draft.state(), index);
+        return Ok(Next::Probe { index, params });
+    }
     let params = match draft.params.take() {
         Some(params) => params,
-        // An earlier decision opened the step. Its variables were present then and have not changed.
-        None => view::params_of(draft.env, draft.state(), index).unwrap_or_default(),
+        None => view::resolved(draft.env, draft.state(), index)?,
     };
     let resolution = view::resolution(draft.state(), index);
-    match (draft.state().steps[index].state, resolution) {
-        (StepState::Probing(_), _) => Next::Probe { index, params },
+    Ok(match (state, resolution) {
         (StepState::Resuming, Some(resolution)) => Next::Resume {
             index,
             params,
@@ -112,7 +126,7 @@ fn call(draft: &mut Draft<'_>, index: usize) -> Next {
             params,
             has_begun: draft.has_begun,
         },
-    }
+    })
 }
 
 fn is_waiting_still(draft: &Draft<'_>) -> bool {

@@ -12,10 +12,7 @@ use crate::{
     observe::{AuditDraft, LogLevel, Redaction, actions},
     run::{DeliveryState, Doubt, InvalidTransition, Outcome, Phase, Status, StepState, WaitKind},
     time::Timestamp,
-    workflow::{
-        Node, NodeSpec, OnError, Wait, param,
-        variables::{self, Unresolved},
-    },
+    workflow::{Node, OnError, Wait, param},
 };
 
 /// Opens a step and returns its parameters. Once this is committed, the intent to run the step is recorded.
@@ -27,13 +24,12 @@ pub(super) fn open(draft: &mut Draft<'_>, index: usize) -> Result<Arc<Value>, St
         return Err(StepFailure::review(codes::UNKNOWN_NODE_TYPE, text));
     };
     let spec = handler.spec();
-    let params = resolved(draft, &node, spec)?;
+    let params = view::resolved(draft.env, draft.state(), index)?;
     let is_signed = view::is_signed(draft.state(), index);
     // Completed signatures stand, even if the parameters are no longer valid.
     if let Some(failure) = param::failure(spec, &params, &node.label).filter(|_| !is_signed) {
         return Err(failure);
     }
-    let params = Arc::new(params);
     status::end_wait(draft);
     let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
     let is_answered = view::is_answered(draft.state(), index);
@@ -58,28 +54,6 @@ pub(super) fn open(draft: &mut Draft<'_>, index: usize) -> Result<Arc<Value>, St
     });
     let text = Text::key("log-step-started").with("label", &node.label);
     draft.log_step(LogLevel::Ok, &node, text, None);
-    Ok(params)
-}
-
-fn resolved(draft: &Draft<'_>, node: &Node, spec: &NodeSpec) -> Result<Value, StepFailure> {
-    let state = draft.state();
-    let params = variables::effective_params(node, &state.inputs.node_overrides);
-    let mut params = variables::resolve(&params, &view::scope(state)).map_err(|unresolved| {
-        let (code, text) = match &unresolved {
-            Unresolved::Absent(paths) => (
-                codes::UNRESOLVED_VARIABLES,
-                Text::key("error-unresolved-variables").with("paths", paths.join(", ")),
-            ),
-            Unresolved::TooLarge(_) => (
-                codes::PARAMETERS_TOO_LARGE,
-                Text::key("issue-parameters-too-large").with("label", &node.label),
-            ),
-        };
-        StepFailure::review(code, text).tech(unresolved)
-    })?;
-    if let Value::Object(given) = &mut params {
-        spec.drop_blanks(given);
-    }
     Ok(params)
 }
 

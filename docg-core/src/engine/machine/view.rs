@@ -15,7 +15,7 @@ use crate::{
     signature::RequestStatus,
     workflow::{
         EffectClass, Handler, Node, Registry, Resolution, condition,
-        variables::{self, Scope},
+        variables::{self, Scope, Unresolved},
     },
 };
 
@@ -160,16 +160,32 @@ pub(super) fn scope(state: &RunState) -> Scope<'_> {
     }
 }
 
-/// The parameters that a step's handler gets; `None` if a variable is missing.
-pub(super) fn params_of(env: Env<'_>, state: &RunState, index: usize) -> Option<Arc<Value>> {
+/// The parameters that a step's handler gets.
+pub(super) fn resolved(
+    env: Env<'_>,
+    state: &RunState,
+    index: usize,
+) -> Result<Arc<Value>, StepFailure> {
     let node = &state.workflow.nodes[index];
     let params = variables::effective_params(node, &state.inputs.node_overrides);
-    let mut params = variables::resolve(&params, &scope(state)).ok()?;
+    let mut params = variables::resolve(&params, &scope(state)).map_err(|unresolved| {
+        let (code, text) = match &unresolved {
+            Unresolved::Absent(paths) => (
+                codes::UNRESOLVED_VARIABLES,
+                Text::key("error-unresolved-variables").with("paths", paths.join(", ")),
+            ),
+            Unresolved::TooLarge(_) => (
+                codes::PARAMETERS_TOO_LARGE,
+                Text::key("issue-parameters-too-large").with("label", &node.label),
+            ),
+        };
+        StepFailure::review(code, text).tech(unresolved)
+    })?;
     if let (Some(handler), Value::Object(given)) = (env.registry.get(&node.node_type), &mut params)
     {
         handler.spec().drop_blanks(given);
     }
-    Some(Arc::new(params))
+    Ok(Arc::new(params))
 }
 
 /// The parameters of a step for a probe of its handler. If a variable is missing by now, the handler gets the
@@ -179,9 +195,8 @@ pub(super) fn params_to_probe(env: Env<'_>, state: &RunState, index: usize) -> A
         let data = state.steps[index].data_in.as_ref()?;
         Some(Arc::new(data.to_value()))
     };
-    params_of(env, state, index)
-        .or_else(shown)
-        .unwrap_or_default()
+    let resolved = resolved(env, state, index).ok();
+    resolved.or_else(shown).unwrap_or_default()
 }
 
 /// True unless the step's condition is false.

@@ -126,7 +126,8 @@ async fn tell_executions(
     told.retain(|id| waiting.contains(id));
 }
 
-/// The signal has the same id in every process, so it is applied once.
+/// The signal by which an execution's log says that no worker knows its node types. Its id derives from the
+/// execution's id. So the signal is applied once, although several processes send it.
 fn signal(
     inner: &Inner,
     organization_id: OrganizationId,

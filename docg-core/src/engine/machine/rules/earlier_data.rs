@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::{draft::Draft, view::params_of};
+use super::super::{draft::Draft, view::resolved};
 use crate::{
     error::codes,
     i18n::Text,
@@ -42,7 +42,7 @@ fn has_other_params(draft: &Draft<'_>, index: usize) -> bool {
     else {
         return false;
     };
-    let params = params_of(draft.env, draft.state(), index);
+    let params = resolved(draft.env, draft.state(), index).ok();
     params.is_none_or(|params| draft.env.redaction.snapshot(&params).to_value() != given.to_value())
 }
 

@@ -858,3 +858,22 @@ fn a_pause_that_outlasts_the_policy_is_told_with_its_end() {
         "{tech}"
     );
 }
+
+#[test]
+fn a_step_whose_parameters_can_no_longer_be_resolved_after_a_takeover_is_left_to_a_person() {
+    let params = json!({"in": "{{trigger.deal.amount}}"});
+    let nodes = json!([{"id": "save", "type": "save", "params": params}]);
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
+    world.run_to("save");
+    world.send(SignalKind::Pause { reason: None });
+    let mut change = ResumeSignal::default();
+    change.trigger_data = json!({"deal": "gone"}).as_object().cloned();
+    world.send(SignalKind::Resume(change));
+    world.apply(vec![taken_over()]);
+    assert_eq!(world.status(), Status::NeedsReview);
+    let error = world.execution().error.as_ref().expect("an error");
+    assert_eq!(error.code, codes::UNRESOLVED_VARIABLES);
+}
