@@ -16,9 +16,10 @@ use crate::{
     observe::Redaction,
     ports::{EventBus, Intercepted, Store},
     preflight::{AllowAll, PreflightLimits, ResourceProbe},
+    run::Step,
     signature::SignatureProvider,
     time::{Clock, MAX_DURATION, SystemClock},
-    workflow::{Handler, Registry},
+    workflow::{Handler, Registry, answer::OutputRoom},
 };
 
 /// Durations and limits of an engine. No duration is longer than ten years.
@@ -51,6 +52,16 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// The room for the output of the step at `index`.
+    pub(super) fn room(&self, steps: &[Step], index: usize) -> OutputRoom {
+        OutputRoom::new(
+            self.max_output_bytes,
+            self.max_total_output_bytes,
+            steps,
+            index,
+        )
+    }
+
     /// Limits every duration to ten years, so that sums of them stay in range.
     fn bounded(mut self) -> Self {
         for (name, duration) in [

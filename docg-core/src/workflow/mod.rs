@@ -8,6 +8,7 @@
 //! - [`func`]: handlers made of async functions
 //! - [`validate`]: the checks before a definition is stored
 
+pub(crate) mod answer;
 pub mod condition;
 pub mod context;
 pub mod definition;

@@ -7,7 +7,7 @@ use super::{
     start::{refuse_faults, unstorable},
 };
 use crate::{
-    engine::{Engine, EngineError, FieldFault, driver::answers::OutputRoom},
+    engine::{Engine, EngineError, FieldFault},
     i18n::Text,
     ports::{ResumeSignal, Settlement},
     run::{Execution, Status, Step},
@@ -188,7 +188,7 @@ impl Engine {
         }
         if let Some(Settlement::ConfirmDone(output)) = &repair.settlement
             && let Some(index) = steps.iter().position(Step::is_outcome_open)
-            && !OutputRoom::of(&self.inner.options, &steps, index).holds(output)
+            && !self.inner.options.room(&steps, index).holds(output)
         {
             let detail = Text::key("fault-output-too-large");
             faults.push(FieldFault::new("/output", "too_large", detail));

@@ -5,12 +5,10 @@
 //! are committed together if no effect begins between them and they take only a moment.
 //!
 //! `holding` is the execution from its claim to the end of its driver, and `active` lists all executions that
-//! this process holds. `attend` waits for a handler, `step_run` is one call of a handler, and `answers`
-//! checks what the handler returns. `commit` passes decisions to the store. `provider_calls` asks signature
-//! providers.
+//! this process holds. `attend` waits for a handler, and `step_run` is one call of a handler. `commit` passes
+//! decisions to the store. `provider_calls` asks signature providers.
 
 pub(super) mod active;
-pub(super) mod answers;
 mod attend;
 mod commit;
 mod holding;
@@ -100,7 +98,7 @@ impl Driver {
     async fn go_on(&mut self, mut state: RunState, mut inputs: Vec<Input>) -> Result<(), Exit> {
         let (mut attendance, mut without_end, mut without_wait) = (Attendance::Nobody, None, None);
         loop {
-            if let Some(inputs) = answers::without_wait(&self.engine, &state, &inputs) {
+            if let Some(inputs) = machine::without_wait(self.engine.env(), &state, &inputs) {
                 without_wait = Some(WithoutWait {
                     state: state.clone(),
                     held: self.held.clone(),

@@ -15,10 +15,7 @@ use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    active::Handle,
-    answers::{Keeper, OutputRoom},
-};
+use super::active::Handle;
 use crate::{
     engine::{
         Fact, Inner, OTHER,
@@ -32,6 +29,7 @@ use crate::{
     time::Clock,
     workflow::{
         EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome, StopReason,
+        answer::Keeper,
         context::{Allowance, StepFacts, Time},
     },
 };
@@ -218,7 +216,7 @@ impl StepRun {
         let keeper = Keeper {
             node: Arc::clone(&node),
             repeatable,
-            room: OutputRoom::of(&engine.options, &state.steps, index),
+            room: engine.options.room(&state.steps, index),
             started_at: now,
             recorder: recorder.clone(),
             redaction: engine.redaction.clone(),

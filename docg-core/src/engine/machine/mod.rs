@@ -28,6 +28,7 @@ mod status;
 mod steps;
 mod timers;
 mod view;
+mod without_wait;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use rules::{
 pub(crate) use rules::{claim::take_apart, signals::ends};
 use timers::Expiry;
 pub(crate) use view::is_repeatable;
+pub(crate) use without_wait::without_wait;
 
 use crate::{
     error::{ErrorContext, codes},

@@ -9,83 +9,26 @@ use std::{collections::HashSet, sync::Arc};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{Node, Probe, StepOutcome, Wait, handler::NewApproval};
 use crate::{
     address::{Address, AddressKey},
-    engine::{
-        EngineOptions, Inner,
-        machine::{Input, Notes, is_repeatable},
-    },
     error::{ErrorContext, FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     limits,
     observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
-    ports::RunState,
     run::{Phase, Step},
     signature::{NewSignatureRequest, SignatureProvider},
     storable::{self, MAX_DEPTH, Unstorable},
     time::{MAX_DURATION_MS, Timestamp},
-    workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
-
-/// The inputs, with a failure in place of the wait that one of them brings. They replace `inputs` if the
-/// wait's link or envelope already leads to another execution. `None` if no input brings a wait.
-pub(in crate::engine) fn without_wait(
-    engine: &Inner,
-    state: &RunState,
-    inputs: &[Input],
-) -> Option<Vec<Input>> {
-    let refused = |index: usize| {
-        let node = &state.workflow.nodes[index];
-        let text = Text::key("error-wait-taken").with("label", &node.label);
-        let tech = "a link or an envelope leads to another execution already";
-        let context = refusal(codes::REQUEST_NAME_TAKEN, text, tech);
-        let repeatable = is_repeatable(&engine.registry, &state.execution, node);
-        failure(context, FailureClass::Review, repeatable)
-    };
-    let told = |index: usize, notes: &Notes| {
-        let context = refused(index).context;
-        let mut log = LogDraft::new(LogLevel::Warn, context.human);
-        log.message_tech = context.tech;
-        let mut notes = notes.clone();
-        notes.logs.push(log);
-        notes
-    };
-    let replaced = inputs.iter().find_map(|input| match input {
-        Input::StepFinished {
-            index,
-            result: Ok(StepOutcome::Wait(_)),
-            notes,
-            told,
-        } => Some(Input::StepFinished {
-            index: *index,
-            result: Err(refused(*index)),
-            notes: notes.clone(),
-            told: *told,
-        }),
-        Input::Probed {
-            index,
-            effect: Probe::Begun(_),
-            notes,
-            told: reason,
-        } => Some(Input::Probed {
-            index: *index,
-            effect: Probe::Unknown,
-            notes: told(*index, notes),
-            told: *reason,
-        }),
-        _ => None,
-    })?;
-    let signals = inputs.iter().filter_map(|input| match input {
-        Input::Signal(signal) => Some(Input::Signal(signal.clone())),
-        Input::Arrived(signals) => Some(Input::Arrived(signals.clone())),
-        _ => None,
-    });
-    Some([replaced].into_iter().chain(signals).collect())
-}
 
 /// The failure for a rejected answer. The handler's effect may have happened all the same, so the outcome is
 /// unknown unless the effect is safe to repeat.
-fn failure(context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
+pub(crate) fn failure(
+    context: ErrorContext,
+    mut class: FailureClass,
+    repeatable: bool,
+) -> StepFailure {
     if !repeatable {
         class = FailureClass::AnswerRefused;
     }
@@ -97,7 +40,7 @@ fn failure(context: ErrorContext, mut class: FailureClass, repeatable: bool) -> 
 }
 
 /// The limits on a step's output.
-pub(in crate::engine) struct OutputRoom {
+pub(crate) struct OutputRoom {
     most: usize,
     most_in_total: usize,
     /// The outputs of the other steps.
@@ -105,20 +48,21 @@ pub(in crate::engine) struct OutputRoom {
 }
 
 impl OutputRoom {
-    pub(in crate::engine) fn of(options: &EngineOptions, steps: &[Step], index: usize) -> Self {
+    /// The limits in bytes of JSON: `most` for the step at `index`, and `most_in_total` for all steps.
+    pub(crate) fn new(most: usize, most_in_total: usize, steps: &[Step], index: usize) -> Self {
         let others = steps
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != index);
         Self {
-            most: options.max_output_bytes,
-            most_in_total: options.max_total_output_bytes,
+            most,
+            most_in_total,
             others: others.filter_map(|(_, step)| step.output.clone()).collect(),
         }
     }
 
     /// True if the step may have this output.
-    pub(in crate::engine) fn holds(&self, output: &Value) -> bool {
+    pub(crate) fn holds(&self, output: &Value) -> bool {
         fits(output, self.most) && self.holds_beside_others(output)
     }
 
@@ -130,20 +74,20 @@ impl OutputRoom {
 }
 
 /// Checks the answers of one handler.
-pub(in crate::engine) struct Keeper {
-    pub(in crate::engine) node: Arc<Node>,
+pub(crate) struct Keeper {
+    pub(crate) node: Arc<Node>,
     /// True if the handler's effect is safe to repeat.
-    pub(in crate::engine) repeatable: bool,
-    pub(in crate::engine) room: OutputRoom,
-    pub(in crate::engine) started_at: Timestamp,
-    pub(in crate::engine) recorder: StepRecorder,
-    pub(in crate::engine) redaction: Redaction,
-    pub(in crate::engine) providers: Arc<[Arc<dyn SignatureProvider>]>,
+    pub(crate) repeatable: bool,
+    pub(crate) room: OutputRoom,
+    pub(crate) started_at: Timestamp,
+    pub(crate) recorder: StepRecorder,
+    pub(crate) redaction: Redaction,
+    pub(crate) providers: Arc<[Arc<dyn SignatureProvider>]>,
 }
 
 impl Keeper {
     /// The handler's result, or the failure that replaces a result that cannot be stored.
-    pub(in crate::engine) fn result(
+    pub(crate) fn result(
         &self,
         result: Result<StepOutcome, StepFailure>,
     ) -> Result<StepOutcome, StepFailure> {
@@ -164,7 +108,7 @@ impl Keeper {
     }
 
     /// The probe's answer. If it cannot be stored, the outcome is unknown and a person decides.
-    pub(in crate::engine) fn probe(&self, effect: Probe) -> Probe {
+    pub(crate) fn probe(&self, effect: Probe) -> Probe {
         let outcome = match effect {
             Probe::Done(output) => StepOutcome::Done(output),
             Probe::Begun(wait) => StepOutcome::Wait(wait),
@@ -183,7 +127,7 @@ impl Keeper {
     }
 
     /// Logs that the handler held its thread past its deadline.
-    pub(in crate::engine) fn warn_of_blocking(&self) {
+    pub(crate) fn warn_of_blocking(&self) {
         let text = self.text("log-step-blocked");
         self.recorder.log(LogDraft::new(LogLevel::Warn, text));
     }
@@ -394,7 +338,7 @@ impl Keeper {
     }
 }
 
-fn refusal(code: &'static str, human: Text, why: &str) -> ErrorContext {
+pub(crate) fn refusal(code: &'static str, human: Text, why: &str) -> ErrorContext {
     ErrorContext {
         code: code.into(),
         human,
