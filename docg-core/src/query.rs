@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
-    observe::{LogDomain, LogLevel},
+    observe::{LogDomain, LogEntry, LogLevel},
     run::{Execution, Inputs, Status},
     time::Timestamp,
 };
@@ -101,6 +101,14 @@ pub struct LogQuery {
 }
 
 impl LogQuery {
+    /// True if the query's filters select the entry.
+    #[must_use]
+    pub fn selects(&self, entry: &LogEntry) -> bool {
+        self.level.is_none_or(|level| entry.level == level)
+            && self.domain.is_none_or(|domain| entry.domain == domain)
+            && (self.step_id.is_none() || entry.step_id == self.step_id)
+    }
+
     /// All log entries of an execution.
     #[must_use]
     pub const fn of(organization_id: OrganizationId, execution_id: ExecutionId) -> Self {

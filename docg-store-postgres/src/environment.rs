@@ -143,7 +143,7 @@ impl PgStore {
                     AS may_read_version,
                 (SELECT coalesce(array_agg(c.relname::text), '{}')
                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                    WHERE n.nspname = 'docg' AND c.relkind IN ('r', 'p')) AS tables,
+                    WHERE n.nspname = 'docg' AND c.relkind IN ('r', 'p', 'v')) AS tables,
                 (SELECT min(n.nspname || '.' || c.relname)
                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = 'docg' AND c.relkind IN ('r', 'p') AND NOT (

@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 11] = [
+const MIGRATIONS: [Migration; 12] = [
     Migration {
         version: 1,
         name: "executions",
@@ -71,6 +71,11 @@ const MIGRATIONS: [Migration; 11] = [
         version: 11,
         name: "faster_claims",
         sql: include_str!("../migrations/0011_faster_claims.sql"),
+    },
+    Migration {
+        version: 12,
+        name: "journal",
+        sql: include_str!("../migrations/0012_journal.sql"),
     },
 ];
 
@@ -136,8 +141,7 @@ pub fn grants_sql(role: &str) -> String {
         "executions",
         "execution_data",
         "execution_steps",
-        "execution_events",
-        "execution_logs",
+        "journal",
         "definitions",
         "signals",
         "signature_requests",
@@ -167,7 +171,7 @@ pub fn grants_sql(role: &str) -> String {
             "GRANT SELECT, INSERT ON docg.{table} TO {role};\n"
         ));
     }
-    for table in ["migrations", "lines"] {
+    for table in ["migrations", "lines", "execution_events", "execution_logs"] {
         sql.push_str(&format!("GRANT SELECT ON docg.{table} TO {role};\n"));
     }
     sql

@@ -101,14 +101,7 @@ impl ExecutionReader for MemoryStore {
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, StoreError> {
-        let is_wanted = |entry: &&Arc<LogEntry>| {
-            query.level.is_none_or(|level| entry.level == level)
-                && query.domain.is_none_or(|domain| entry.domain == domain)
-                && query
-                    .step_id
-                    .as_ref()
-                    .is_none_or(|step| entry.step_id.as_ref() == Some(step))
-        };
+        let is_wanted = |entry: &&Arc<LogEntry>| query.selects(entry);
         let page = self.read(query.organization_id, query.execution_id, |run| {
             page(
                 after(&run.logs, query.after).iter().filter(is_wanted),

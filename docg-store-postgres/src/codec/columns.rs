@@ -19,38 +19,40 @@ pub(crate) fn unnest(groups: &[Columns], first: usize, alias: &str) -> String {
     )
 }
 
-/// Declares a struct of columns: `field: Rust type = "array type"`. Arrays of JSON are sent as text.
-macro_rules! columns {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $sql:literal),+ $(,)? }) => {
+/// Declares the row of a table: `column: Rust type = "array type"`. Arrays of JSON are sent as text.
+macro_rules! row {
+    ($(#[$doc:meta])* $name:ident { $($column:ident: $type:ty = $sql:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Default)]
-        pub(crate) struct $name { $(pub(crate) $field: Vec<$type>),+ }
+        #[derive(Debug)]
+        pub(crate) struct $name { $(pub(crate) $column: $type),+ }
 
         impl $name {
-            pub(crate) const COLUMNS: $crate::codec::Columns = &[$((stringify!($field), $sql)),+];
+            pub(crate) const COLUMNS: $crate::codec::Columns = &[$((stringify!($column), $sql)),+];
             /// The number of parameters of the columns.
             #[allow(dead_code, reason = "a statement needs no count of its last columns")]
             pub(crate) const COUNT: usize = Self::COLUMNS.len();
 
-            /// SQL for the columns as a table `alias`, with the parameters from number `first` on.
+            /// SQL for the rows as a table `alias`, with the parameters from number `first` on.
             #[allow(dead_code, reason = "some columns are only a part of a wider table")]
             pub(crate) fn unnest(first: usize, alias: &str) -> String {
                 $crate::codec::unnest(&[Self::COLUMNS], first, alias)
             }
 
-            pub(crate) fn append(&mut self, other: &Self) {
-                $(self.$field.extend_from_slice(&other.$field);)+
-            }
-
-            pub(crate) fn bind(self, arguments: &mut sqlx::postgres::PgArguments) -> Result<(), sqlx::Error> {
-                use sqlx::Arguments;
-                $(arguments.add(self.$field).map_err(sqlx::Error::Encode)?;)+
+            /// Adds the rows to a statement's parameters, as one array for each column.
+            pub(crate) fn bind<'r>(
+                rows: impl Iterator<Item = &'r Self> + Clone,
+                arguments: &mut sqlx::postgres::PgArguments,
+            ) -> Result<(), sqlx::Error> {
+                use sqlx::{Arguments, postgres::PgBindIterExt};
+                $(arguments
+                    .add(rows.clone().map(|row| &row.$column).bind_iter())
+                    .map_err(sqlx::Error::Encode)?;)+
                 Ok(())
             }
         }
     };
 }
-pub(crate) use columns;
+pub(crate) use row;
 
 #[cfg(test)]
 mod tests {

@@ -4,10 +4,9 @@ use chrono::{DateTime, Datelike, Utc};
 use docg_core::{
     approval::Approval,
     error::{ErrorContext, codes},
-    event::{Event, EventData},
     i18n::Text,
     ids::{ExecutionId, NodeId, OrganizationId},
-    observe::{Actor, AuditEvent, JsonText, LogEntry, Target},
+    observe::{Actor, AuditEvent, JsonText, Target},
     ports::{RunState, Signal},
     query::ExecutionRecord,
     run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step, StepState, WaitKind},
@@ -17,7 +16,7 @@ use docg_core::{
     workflow::{Node, Settings, Workflow},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 use sqlx::{
     Decode, Postgres, Row, Type,
     error::BoxDynError,
@@ -70,7 +69,7 @@ fn variant<T: DeserializeOwned>(what: &str, name: &str) -> Result<T, Error> {
 }
 
 /// The time that readers see if the stored time cannot be read.
-const EPOCH: Timestamp = Timestamp::from_millis(0);
+pub(super) const EPOCH: Timestamp = Timestamp::from_millis(0);
 
 /// A stored time. The driver's own types panic on `infinity` and on years that are out of range; this
 /// type reports them as errors.
@@ -496,54 +495,6 @@ pub(crate) fn signals(json: Option<&str>) -> Result<Vec<Signal>, Error> {
     json.map_or(Ok(Vec::new()), |json| from_json("signals", json))
 }
 
-/// Reads an event, with the values that it shares with its execution. An event that cannot be read keeps
-/// its place, so that no reader sees a gap.
-pub(crate) fn event(row: &PgRow) -> Result<Arc<Event>, Error> {
-    let mut read = Lenient::default();
-    let progress = read.or_default(progress(row));
-    let data = event_data(row);
-    Ok(Arc::new(Event {
-        event_id: field::<Uuid>(row, "event_id")?.into(),
-        seq: seq(row, "seq")?,
-        timestamp: read.or(time(row, "timestamp"), EPOCH),
-        execution_id: field::<Uuid>(row, "execution_id")?.into(),
-        workflow_id: field::<Uuid>(row, "workflow_id")?.into(),
-        organization_id: field::<Uuid>(row, "organization_id")?.into(),
-        correlation_id: field::<&str>(row, "correlation_id")?.into(),
-        status: named(row, "status")?,
-        progress: progress.min(100),
-        current_step: read.or_default(optional_json(row, "current_step")),
-        data: read.or(data, EventData::Progress { progress }),
-    }))
-}
-
-fn event_data(row: &PgRow) -> Result<EventData, Error> {
-    let kind: &str = field(row, "event_type")?;
-    let data: Value = json_field(row, "data")?;
-    let tagged = json!({"event_type": kind, "data": data});
-    serde_json::from_value(tagged)
-        .map_err(|e| Error::Corrupt(format!("an event of type {kind} cannot be read: {e}")))
-}
-
-/// Reads a log entry. If it cannot be read, its message states that.
-pub(crate) fn log_entry(row: &PgRow) -> Result<LogEntry, Error> {
-    let mut read = Lenient::default();
-    let unreadable = || Text::key("log-unreadable");
-    Ok(LogEntry {
-        id: field::<Uuid>(row, "id")?.into(),
-        seq: seq(row, "seq")?,
-        execution_id: field::<Uuid>(row, "execution_id")?.into(),
-        step_id: field::<Option<&str>>(row, "step_id")?.map(NodeId::from),
-        timestamp: read.or(time(row, "timestamp"), EPOCH),
-        level: named(row, "level")?,
-        domain: named(row, "domain")?,
-        message_human: json_field(row, "message_human").unwrap_or_else(|_| unreadable()),
-        message_tech: field(row, "message_tech")?,
-        details_tech: read.or_default(optional_json(row, "details_tech")),
-        correlation_id: field::<&str>(row, "correlation_id")?.into(),
-    })
-}
-
 /// Reads an audit row. Erased values are empty. Unreadable values are replaced, and then the row does not
 /// verify.
 pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
@@ -577,7 +528,7 @@ pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
 }
 
 /// The columns of a row that comes as JSON, each of which can be read by itself.
-struct Columns<'j>(BTreeMap<&'j str, &'j RawValue>);
+pub(super) struct Columns<'j>(BTreeMap<&'j str, &'j RawValue>);
 
 impl<'j> Columns<'j> {
     fn of(what: &str, json: &'j str) -> Result<Self, Error> {
@@ -585,12 +536,17 @@ impl<'j> Columns<'j> {
         columns.map(Self).map_err(|e| cannot_be_read(what, &e))
     }
 
-    fn get<T: DeserializeOwned>(&self, column: &str) -> Result<T, Error> {
+    /// The columns, or none if they are no JSON object.
+    pub(super) fn lenient(json: &'j str) -> Self {
+        Self(serde_json::from_str(json).unwrap_or_default())
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, column: &str) -> Result<T, Error> {
         let json = self.0.get(column).map_or("null", |json| json.get());
         from_json(column, json)
     }
 
-    fn or_default<T: DeserializeOwned + Default>(&self, column: &str) -> T {
+    pub(super) fn or_default<T: DeserializeOwned + Default>(&self, column: &str) -> T {
         self.get(column).unwrap_or_default()
     }
 }

@@ -7,19 +7,18 @@ mod columns;
 mod decode;
 mod encode;
 mod execution;
+mod journal;
 mod rows;
 
-pub(crate) use columns::{Columns, columns, unnest};
+pub(crate) use columns::{Columns, row, unnest};
 pub(crate) use decode::{
-    approval, audit_event, bytes32, event, field, from_json, json_field, lenient_step, log_entry,
-    mark_unreadable, number, optional_time, record, reduced_state, run_state, seq, signals,
+    approval, audit_event, bytes32, field, from_json, json_field, lenient_step, mark_unreadable, number, optional_time, record, reduced_state, run_state, seq, signals,
     signature_request, steps, time, workflow,
 };
 pub(crate) use encode::{Encoder, int, time_column};
-pub(crate) use execution::{ExecutionColumns, ExecutionPlace};
-pub(crate) use rows::{
-    ApprovalColumns, AuditColumns, EventColumns, LogColumns, SignatureColumns, StepColumns,
-};
+pub(crate) use execution::{ExecutionPlace, ExecutionRow};
+pub(crate) use journal::{JournalRow, Shared};
+pub(crate) use rows::{ApprovalRow, AuditRow, SignatureRow, StepRow};
 
 /// A time in the driver's type.
 pub(crate) type Time = chrono::DateTime<chrono::Utc>;

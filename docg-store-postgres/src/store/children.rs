@@ -13,22 +13,18 @@ use docg_core::{
 use sqlx::postgres::PgArguments;
 
 use crate::{
-    codec::{
-        ApprovalColumns, AuditColumns, Encoder, EventColumns, LogColumns, SignatureColumns,
-        StepColumns,
-    },
+    codec::{ApprovalRow, AuditRow, Encoder, JournalRow, SignatureRow, StepRow},
     error::Error,
 };
 
-/// The rows of one execution, or of a batch of executions.
-#[derive(Debug, Default)]
+/// The rows of a new execution, or of a commit.
+#[derive(Debug)]
 pub(super) struct Children {
-    pub(super) steps: StepColumns,
-    pub(super) events: EventColumns,
-    pub(super) logs: LogColumns,
-    pub(super) audit: AuditColumns,
-    pub(super) signatures: SignatureColumns,
-    pub(super) approvals: ApprovalColumns,
+    pub(super) steps: Vec<StepRow>,
+    journal: Option<JournalRow>,
+    audit: Vec<AuditRow>,
+    signature: Option<SignatureRow>,
+    approval: Option<ApprovalRow>,
 }
 
 /// An execution with its new records, before they are encoded.
@@ -44,81 +40,64 @@ pub(super) struct Records<'a> {
 
 impl Children {
     pub(super) fn of(records: &Records<'_>, encoder: Encoder) -> Result<Self, Error> {
-        let mut children = Self::default();
         let execution = records.execution;
-        for step in records.steps {
-            children.steps.add(step, execution, encoder)?;
-        }
-        for event in records.events {
-            children.events.add(event, execution, encoder)?;
-        }
-        for entry in records.logs {
-            children.logs.add(entry, execution, encoder)?;
-        }
-        for row in records.audit {
-            children.audit.add(row, execution, encoder)?;
-        }
-        if let Some(request) = records.signature {
-            children.signatures.add(request, execution, encoder)?;
-        }
-        if let Some(approval) = records.approval {
-            children.approvals.add(approval, execution, encoder)?;
-        }
-        Ok(children)
+        let steps = records.steps.iter();
+        let audit = records.audit.iter();
+        let signature = records.signature;
+        let approval = records.approval;
+        Ok(Self {
+            steps: steps
+                .map(|step| StepRow::of(step, execution, encoder))
+                .collect::<Result<_, _>>()?,
+            journal: JournalRow::of(execution, records.events, records.logs, encoder)?,
+            audit: audit
+                .map(|row| AuditRow::of(row, execution, encoder))
+                .collect::<Result<_, _>>()?,
+            signature: signature
+                .map(|request| SignatureRow::of(request, execution, encoder))
+                .transpose()?,
+            approval: approval
+                .map(|approval| ApprovalRow::of(approval, execution, encoder))
+                .transpose()?,
+        })
     }
 
     /// The approximate size in bytes.
     pub(super) fn size(&self) -> usize {
-        fn texts(column: &[Option<String>]) -> usize {
-            column.iter().flatten().map(String::len).sum()
-        }
-        let fixed = 200 * (self.steps.id.len() + self.events.seq.len() + self.logs.seq.len());
-        let events: usize = self.events.data.iter().map(String::len).sum();
-        let audit: usize = self.audit.metadata.iter().map(|it| it.len() + 400).sum();
-        let steps = &self.steps;
-        fixed
-            + events
-            + audit
-            + texts(&self.logs.details_tech)
-            + texts(&steps.data_in)
-            + texts(&steps.data_out)
-            + texts(&steps.output)
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let step = |row: &StepRow| 200 + text(&row.data_in) + text(&row.data_out) + text(&row.output);
+        let steps: usize = self.steps.iter().map(step).sum();
+        let audit: usize = self.audit.iter().map(|row| 400 + text(&row.metadata)).sum();
+        steps + audit + self.journal.as_ref().map_or(0, JournalRow::size)
     }
 
-    pub(super) fn append(&mut self, other: &Self) {
-        self.steps.append(&other.steps);
-        self.events.append(&other.events);
-        self.logs.append(&other.logs);
-        self.audit.append(&other.audit);
-        self.signatures.append(&other.signatures);
-        self.approvals.append(&other.approvals);
-    }
-
-    /// True if there is a signature request or an approval, which most batches do not have.
+    /// True if there is a signature request or an approval, which most commits do not have.
     pub(super) fn has_requests(&self) -> bool {
-        !self.signatures.id.is_empty() || !self.approvals.id.is_empty()
+        self.signature.is_some() || self.approval.is_some()
     }
 
     /// Binds the parameters of the rows, and those of the requests for a statement that has them.
-    pub(super) fn bind(self, arguments: &mut PgArguments, has_requests: bool) -> Result<(), Error> {
-        self.steps.bind(arguments)?;
-        self.events.bind(arguments)?;
-        self.logs.bind(arguments)?;
-        self.audit.bind(arguments)?;
+    pub(super) fn bind<'r>(
+        all: impl Iterator<Item = &'r Self> + Clone,
+        arguments: &mut PgArguments,
+        has_requests: bool,
+    ) -> Result<(), Error> {
+        StepRow::bind(all.clone().flat_map(|it| &it.steps), arguments)?;
+        JournalRow::bind(all.clone().filter_map(|it| it.journal.as_ref()), arguments)?;
+        AuditRow::bind(all.clone().flat_map(|it| &it.audit), arguments)?;
         if has_requests {
-            self.signatures.bind(arguments)?;
-            self.approvals.bind(arguments)?;
+            SignatureRow::bind(all.clone().filter_map(|it| it.signature.as_ref()), arguments)?;
+            ApprovalRow::bind(all.filter_map(|it| it.approval.as_ref()), arguments)?;
         }
         Ok(())
     }
 }
 
 /// The number of parameters of the rows without requests.
-pub(super) const ROWS_COUNT: usize =
-    StepColumns::COUNT + EventColumns::COUNT + LogColumns::COUNT + AuditColumns::COUNT;
+pub(super) const ROWS_COUNT: usize = StepRow::COUNT + JournalRow::COUNT + AuditRow::COUNT;
 
 /// The number of parameters of the requests.
-pub(super) const REQUESTS_COUNT: usize = SignatureColumns::COUNT + ApprovalColumns::COUNT;
+pub(super) const REQUESTS_COUNT: usize = SignatureRow::COUNT + ApprovalRow::COUNT;
 
 /// The SQL that inserts rows of the executions in table `allowed`; its parameters start at number `first`.
 /// It leaves the steps to the caller, because a new execution inserts them and a commit updates them.
@@ -131,25 +110,14 @@ pub(super) fn insert_children(first: usize, allowed: &str, has_requests: bool) -
 }
 
 fn insert_rows(first: usize, allowed: &str) -> String {
-    let events_at = first + StepColumns::COUNT;
-    let logs_at = events_at + EventColumns::COUNT;
-    let audit_at = logs_at + LogColumns::COUNT;
-    let events = EventColumns::unnest(events_at, "r");
-    let logs = LogColumns::unnest(logs_at, "r");
-    let audit = AuditColumns::unnest(audit_at, "r");
+    let journal_at = first + StepRow::COUNT;
+    let journal = JournalRow::unnest(journal_at, "r");
+    let audit = AuditRow::unnest(journal_at + JournalRow::COUNT, "r");
     format!(
-        "events AS (
-            INSERT INTO docg.execution_events (execution_id, seq, event_id, event_type, timestamp,
-                status, progress, current_step, data)
-            SELECT r.execution_id, r.seq, r.event_id, r.event_type, r.timestamp, r.status,
-                r.progress, r.current_step, r.data
-            FROM {events} JOIN {allowed} m ON m.id = r.execution_id),
-        logs AS (
-            INSERT INTO docg.execution_logs (execution_id, seq, id, step_id, timestamp, level,
-                domain, message_human, message_tech, details_tech, correlation_id)
-            SELECT r.execution_id, r.seq, r.id, r.step_id, r.timestamp, r.level, r.domain,
-                r.message_human, r.message_tech, r.details_tech, r.correlation_id
-            FROM {logs} JOIN {allowed} m ON m.id = r.execution_id),
+        "journal AS (
+            INSERT INTO docg.journal (execution_id, last_event, last_log, events, logs)
+            SELECT r.execution_id, r.last_event, r.last_log, r.events, r.logs
+            FROM {journal} JOIN {allowed} m ON m.id = r.execution_id),
         audit AS (
             INSERT INTO docg.audit_events (execution_id, seq, id, organization_id, timestamp,
                 actor_type, actor_id, metadata, salt, action, target_type, target_id, commitment,
@@ -162,8 +130,8 @@ fn insert_rows(first: usize, allowed: &str) -> String {
 }
 
 fn insert_requests(first: usize, allowed: &str) -> String {
-    let signatures = SignatureColumns::unnest(first, "r");
-    let approvals = ApprovalColumns::unnest(first + SignatureColumns::COUNT, "r");
+    let signatures = SignatureRow::unnest(first, "r");
+    let approvals = ApprovalRow::unnest(first + SignatureRow::COUNT, "r");
     format!(
         "signatures AS (
             INSERT INTO docg.signature_requests (id, execution_id, organization_id, node_id,

@@ -25,13 +25,17 @@ use crate::{
     error::{Error, Meaning},
 };
 
-/// SQL for the rows of execution `e` in a table that have a valid sequence number.
-macro_rules! counted {
-    ($table:literal) => {
+/// SQL for the largest valid number in a column of execution `e`'s rows in a table.
+macro_rules! last {
+    ($table:literal, $number:literal) => {
         concat!(
-            "docg.",
+            "(SELECT max(r.",
+            $number,
+            ") FROM docg.",
             $table,
-            " r WHERE r.execution_id = e.id AND r.seq <= 2305843009213693952"
+            " r WHERE r.execution_id = e.id AND r.",
+            $number,
+            " <= 2305843009213693952)"
         )
     };
 }
@@ -41,13 +45,13 @@ macro_rules! counted {
 macro_rules! counters_lag {
     () => {
         concat!(
-            "(EXISTS (SELECT FROM ",
-            counted!("execution_events"),
-            " AND r.seq > e.event_seq) OR EXISTS (SELECT FROM ",
-            counted!("execution_logs"),
-            " AND r.seq > e.log_seq) OR EXISTS (SELECT FROM ",
-            counted!("audit_events"),
-            " AND r.seq > e.audit_seq))"
+            "(",
+            last!("journal", "last_event"),
+            " > e.event_seq OR ",
+            last!("journal", "last_log"),
+            " > e.log_seq OR ",
+            last!("audit_events", "seq"),
+            " > e.audit_seq) IS TRUE"
         )
     };
 }
@@ -411,17 +415,15 @@ impl PgStore {
     async fn mend_counters(&self, lease: Lease) -> Result<(), Error> {
         let sql = concat!(
             "WITH mended AS (
-                SELECT e.id,
-                    (SELECT max(r.seq) FROM ",
-            counted!("execution_events"),
-            ") AS event_seq,
-                    (SELECT max(r.seq) FROM ",
-            counted!("execution_logs"),
-            ") AS log_seq, last.seq AS audit_seq, last.hash AS audit_hash
+                SELECT e.id, ",
+            last!("journal", "last_event"),
+            " AS event_seq, ",
+            last!("journal", "last_log"),
+            " AS log_seq, last.seq AS audit_seq, last.hash AS audit_hash
                 FROM docg.executions e LEFT JOIN LATERAL (
-                    SELECT r.seq, r.hash FROM ",
-            counted!("audit_events"),
-            " ORDER BY r.seq DESC LIMIT 1) last ON true
+                    SELECT r.seq, r.hash FROM docg.audit_events r
+                    WHERE r.execution_id = e.id AND r.seq <= 2305843009213693952
+                    ORDER BY r.seq DESC LIMIT 1) last ON true
                 WHERE e.id = $1 AND e.fence = $2 AND ",
             counters_lag!(),
             ")

@@ -20,15 +20,15 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionColumns, StepColumns, Time, columns, field, int, number, time, time_column, unnest,
+        ExecutionRow, StepRow, Time, field, int, number, row, time, time_column, unnest,
     },
     database::{Database, arguments, waits_briefly},
     error::Error,
 };
 
-columns! {
+row! {
     /// The conditions of a commit, and its effect on the lease and the signal inbox.
-    FenceColumns {
+    FenceRow {
         worker_id: Uuid = "uuid[]",
         fence: i64 = "int8[]",
         expected_version: i64 = "int8[]",
@@ -48,15 +48,15 @@ columns! {
     }
 }
 
-columns! {
-    SettledColumns {
+row! {
+    SettledRow {
         execution_id: Uuid = "uuid[]",
         id: Uuid = "uuid[]",
     }
 }
 
-columns! {
-    InputColumns {
+row! {
+    InputRow {
         execution_id: Uuid = "uuid[]",
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
@@ -67,10 +67,10 @@ columns! {
 pub(super) struct CommitItem {
     id: Uuid,
     size: usize,
-    execution: ExecutionColumns,
-    fence: FenceColumns,
-    settled: SettledColumns,
-    inputs: InputColumns,
+    execution: ExecutionRow,
+    fence: FenceRow,
+    settled: Vec<SettledRow>,
+    inputs: Option<InputRow>,
     children: Children,
 }
 
@@ -100,18 +100,18 @@ static COMMIT_WITH_MORE: LazyLock<String> = LazyLock::new(|| commit(true));
 /// stays unchanged while it lies in the second half of the lease, so that no index is touched.
 fn commit(has_more: bool) -> String {
     let execution_at = 2;
-    let fence_at = execution_at + ExecutionColumns::COUNT;
-    let children_at = fence_at + FenceColumns::COUNT;
+    let fence_at = execution_at + ExecutionRow::COUNT;
+    let children_at = fence_at + FenceRow::COUNT;
     let input = unnest(
-        &[ExecutionColumns::COLUMNS, FenceColumns::COLUMNS],
+        &[ExecutionRow::COLUMNS, FenceRow::COLUMNS],
         execution_at,
         "i",
     );
-    let steps = StepColumns::unnest(children_at, "r");
+    let steps = StepRow::unnest(children_at, "r");
     let children = insert_children(children_at, "moved", has_more);
     let settled_at = children_at + ROWS_COUNT + REQUESTS_COUNT;
-    let settled = SettledColumns::unnest(settled_at, "r");
-    let inputs = InputColumns::unnest(settled_at + SettledColumns::COUNT, "r");
+    let settled = SettledRow::unnest(settled_at, "r");
+    let inputs = InputRow::unnest(settled_at + SettledRow::COUNT, "r");
     let if_more = |sql: String| if has_more { sql } else { String::new() };
     let leaving = if_more(format!(
         "settled_input AS MATERIALIZED (SELECT r.execution_id, r.id FROM {settled}),
@@ -185,8 +185,9 @@ fn commit(has_more: bool) -> String {
                 AND e.version = i.expected_version AND i.version > i.expected_version
                 AND e.event_seq = i.expected_event_seq AND e.log_seq = i.expected_log_seq
                 AND e.audit_seq = i.expected_audit_seq
-                AND e.organization_id = i.organization_id AND e.workflow_id = i.workflow_id
-                AND e.created_at = i.created_at AND i.known_steps = i.changed_steps
+                AND (e.organization_id, e.workflow_id, e.created_at)
+                    IS NOT DISTINCT FROM (i.organization_id, i.workflow_id, i.created_at)
+                AND i.known_steps = i.changed_steps
                 AND NOT (i.ends AND e.signals_pending > i.leaving)
             RETURNING e.id, e.signals_pending,
                 CASE WHEN i.keep_until IS NULL THEN e.organization_id END AS released_by),
@@ -234,27 +235,17 @@ impl BatchItem for CommitItem {
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<Vec<Result<Option<Committed>, Error>>, Error> {
-        let mut execution = ExecutionColumns::default();
-        let mut fence = FenceColumns::default();
-        let mut settled = SettledColumns::default();
-        let mut inputs = InputColumns::default();
-        let mut children = Children::default();
-        for item in items {
-            execution.append(&item.execution);
-            fence.append(&item.fence);
-            settled.append(&item.settled);
-            inputs.append(&item.inputs);
-            children.append(&item.children);
-        }
-        let has_more =
-            children.has_requests() || !settled.id.is_empty() || !inputs.execution_id.is_empty();
+        let has_more = items.iter().any(|item| {
+            item.children.has_requests() || !item.settled.is_empty() || item.inputs.is_some()
+        });
+        let all = items.iter();
         let mut arguments = arguments![database.row_wait()];
-        execution.bind(&mut arguments)?;
-        fence.bind(&mut arguments)?;
-        children.bind(&mut arguments, has_more)?;
+        ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
+        FenceRow::bind(all.clone().map(|item| &item.fence), &mut arguments)?;
+        Children::bind(all.clone().map(|item| &item.children), &mut arguments, has_more)?;
         if has_more {
-            settled.bind(&mut arguments)?;
-            inputs.bind(&mut arguments)?;
+            SettledRow::bind(all.clone().flat_map(|item| &item.settled), &mut arguments)?;
+            InputRow::bind(all.filter_map(|item| item.inputs.as_ref()), &mut arguments)?;
         }
         let sql = if has_more { &COMMIT_WITH_MORE } else { &COMMIT };
         let mut moved = HashMap::with_capacity(items.len());
@@ -327,14 +318,18 @@ impl PgStore {
         let before = Lengths::before(&records);
         before.check(&records)?;
         let children = Children::of(&records, encoder)?;
-        let mut inputs = InputColumns::default();
+        let mut inputs = None;
         if let Some(changed) = &commit.inputs {
-            inputs = InputColumns {
-                execution_id: vec![id.0],
-                trigger_data: vec![encoder.json("trigger_data", &changed.trigger_data)?],
-                node_overrides: vec![encoder.json("node_overrides", &changed.node_overrides)?],
-            };
+            inputs = Some(InputRow {
+                execution_id: id.0,
+                trigger_data: encoder.json("trigger_data", &changed.trigger_data)?,
+                node_overrides: encoder.json("node_overrides", &changed.node_overrides)?,
+            });
         }
+        let settled = commit.settled.iter().map(|signal| SettledRow {
+            execution_id: id.0,
+            id: signal.0,
+        });
         let (keep_until, due_at) = match commit.then {
             LeaseAfter::Keep(until) => (Some(until), None),
             LeaseAfter::Release { due_at } => (None, due_at),
@@ -343,29 +338,26 @@ impl PgStore {
         Ok(CommitItem {
             id: id.0,
             size: children.size() + 1_000,
-            execution: ExecutionColumns::one(execution, encoder)?,
-            fence: FenceColumns {
-                worker_id: vec![commit.lease.worker_id.0],
-                fence: vec![int(commit.lease.fence)],
-                expected_version: vec![int(commit.expected_version)],
-                expected_event_seq: vec![int(before.events)],
-                expected_log_seq: vec![int(before.logs)],
-                expected_audit_seq: vec![int(before.audit)],
-                organization_id: vec![execution.organization_id.0],
-                workflow_id: vec![execution.workflow_id.0],
-                created_at: vec![execution.created_at.into()],
-                changed_steps: vec![int(commit.steps.len() as u64)],
-                published: vec![commit.published.map(int)],
-                is_reduced: vec![commit.is_reduced],
-                made_progress: vec![commit.made_progress],
-                keep_until: vec![time_column(keep_until)],
-                due_at: vec![time_column(due_at)],
-                ends: vec![matches!(commit.then, LeaseAfter::End)],
+            execution: ExecutionRow::of(execution, encoder)?,
+            fence: FenceRow {
+                worker_id: commit.lease.worker_id.0,
+                fence: int(commit.lease.fence),
+                expected_version: int(commit.expected_version),
+                expected_event_seq: int(before.events),
+                expected_log_seq: int(before.logs),
+                expected_audit_seq: int(before.audit),
+                organization_id: execution.organization_id.0,
+                workflow_id: execution.workflow_id.0,
+                created_at: execution.created_at.into(),
+                changed_steps: int(commit.steps.len() as u64),
+                published: commit.published.map(int),
+                is_reduced: commit.is_reduced,
+                made_progress: commit.made_progress,
+                keep_until: time_column(keep_until),
+                due_at: time_column(due_at),
+                ends: matches!(commit.then, LeaseAfter::End),
             },
-            settled: SettledColumns {
-                execution_id: vec![id.0; commit.settled.len()],
-                id: commit.settled.iter().map(|signal| signal.0).collect(),
-            },
+            settled: settled.collect(),
             inputs,
             children,
         })

@@ -18,22 +18,21 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int, number,
-        time_column, unnest,
+        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row, time_column, unnest,
     },
     database::{Database, arguments},
     error::{Error, Meaning},
 };
 
-columns! {
+row! {
     /// The values of a new execution that are not in its execution row.
-    NewColumns {
+    NewRow {
         type_set: i32 = "int4[]",
-        definition_hash: Vec<u8> = "bytea[]",
+        definition_hash: [u8; 32] = "bytea[]",
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
         idempotency_key: Option<String> = "text[]",
-        fingerprint: Option<Vec<u8>> = "bytea[]",
+        fingerprint: Option<[u8; 32]> = "bytea[]",
         due_at: Option<Time> = "timestamptz[]",
         claimed_by: Option<Uuid> = "uuid[]",
         claimed_until: Option<Time> = "timestamptz[]",
@@ -41,9 +40,9 @@ columns! {
     }
 }
 
-columns! {
-    DefinitionColumns {
-        hash: Vec<u8> = "bytea[]",
+row! {
+    DefinitionRow {
+        hash: [u8; 32] = "bytea[]",
         definition: String = "text[]::json[]",
     }
 }
@@ -52,10 +51,10 @@ columns! {
 pub(super) struct CreateItem {
     id: Uuid,
     size: usize,
-    execution: ExecutionColumns,
+    execution: ExecutionRow,
     place: ExecutionPlace,
-    new: NewColumns,
-    definition: DefinitionColumns,
+    new: NewRow,
+    definition: DefinitionRow,
     children: Children,
 }
 
@@ -66,15 +65,15 @@ static CREATE_WITH_REQUESTS: LazyLock<String> = LazyLock::new(|| create(true));
 /// with the lease if one was granted.
 fn create(has_requests: bool) -> String {
     let input = [
-        ExecutionColumns::COLUMNS,
+        ExecutionRow::COLUMNS,
         ExecutionPlace::COLUMNS,
-        NewColumns::COLUMNS,
+        NewRow::COLUMNS,
     ];
     let definitions_at = 1 + input.iter().map(|columns| columns.len()).sum::<usize>();
-    let children_at = definitions_at + DefinitionColumns::COUNT;
+    let children_at = definitions_at + DefinitionRow::COUNT;
     let input = unnest(&input, 1, "i");
-    let definitions = DefinitionColumns::unnest(definitions_at, "r");
-    let steps = StepColumns::unnest(children_at, "r");
+    let definitions = DefinitionRow::unnest(definitions_at, "r");
+    let steps = StepRow::unnest(children_at, "r");
     let children = insert_children(children_at, "made", has_requests);
     format!(
         "WITH input AS MATERIALIZED (
@@ -96,7 +95,7 @@ fn create(has_requests: bool) -> String {
                 SELECT i.organization_id, max(i.created_at) AS now,
                     min(i.per_organization) AS per_organization
                 FROM input i WHERE i.claimed_by IS NOT NULL GROUP BY i.organization_id) o),
-        granted AS (
+        granted AS MATERIALIZED (
             SELECT i.id, i.claimed_by, i.claimed_until
             FROM (
                 SELECT c.id, c.organization_id, c.claimed_by, c.claimed_until,
@@ -166,31 +165,24 @@ impl BatchItem for CreateItem {
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<Vec<Result<Option<Created>, Error>>, Error> {
-        let mut execution = ExecutionColumns::default();
-        let mut place = ExecutionPlace::default();
-        let mut new = NewColumns::default();
-        let mut definitions = DefinitionColumns::default();
-        let mut children = Children::default();
+        let mut definitions: Vec<&DefinitionRow> = Vec::new();
         for item in items {
-            execution.append(&item.execution);
-            place.append(&item.place);
-            new.append(&item.new);
-            if !definitions.hash.contains(&item.definition.hash[0]) {
-                definitions.append(&item.definition);
+            if definitions.iter().all(|it| it.hash != item.definition.hash) {
+                definitions.push(&item.definition);
             }
-            children.append(&item.children);
         }
-        let has_requests = children.has_requests();
+        let has_requests = items.iter().any(|item| item.children.has_requests());
         let sql = match has_requests {
             true => &CREATE_WITH_REQUESTS,
             false => &CREATE,
         };
+        let all = items.iter();
         let mut arguments = PgArguments::default();
-        execution.bind(&mut arguments)?;
-        place.bind(&mut arguments)?;
-        new.bind(&mut arguments)?;
-        definitions.bind(&mut arguments)?;
-        children.bind(&mut arguments, has_requests)?;
+        ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
+        ExecutionPlace::bind(all.clone().map(|item| &item.place), &mut arguments)?;
+        NewRow::bind(all.clone().map(|item| &item.new), &mut arguments)?;
+        DefinitionRow::bind(definitions.into_iter(), &mut arguments)?;
+        Children::bind(all.map(|item| &item.children), &mut arguments, has_requests)?;
         let rows = database.write_on(connection, sql, arguments).await?;
         let mut made = HashMap::with_capacity(rows.len());
         for row in &rows {
@@ -248,36 +240,32 @@ impl PgStore {
         };
         Lengths::default().check(&records)?;
         let definition = encoder.json("workflow", &state.workflow)?;
-        let definition_hash = hash(&definition).to_vec();
+        let definition_hash = hash(&definition);
         let key = run.idempotency.as_ref();
-        let new = NewColumns {
-            type_set: vec![
-                self.definitions
+        let new = NewRow {
+            type_set: self.definitions
                     .type_set(&self.database, &state.workflow)
                     .await?,
-            ],
-            definition_hash: vec![definition_hash.clone()],
-            trigger_data: vec![encoder.json("trigger_data", &state.inputs.trigger_data)?],
-            node_overrides: vec![encoder.json("node_overrides", &state.inputs.node_overrides)?],
-            idempotency_key: vec![
-                encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
-            ],
-            fingerprint: vec![key.map(|it| it.fingerprint.to_vec())],
-            due_at: vec![time_column(run.due_at)],
-            claimed_by: vec![run.claim.map(|claim| claim.worker_id.0)],
-            claimed_until: vec![time_column(run.claim.map(|claim| claim.lease_until))],
-            per_organization: vec![run.claim.map(|claim| int(claim.per_organization as u64))],
+            definition_hash,
+            trigger_data: encoder.json("trigger_data", &state.inputs.trigger_data)?,
+            node_overrides: encoder.json("node_overrides", &state.inputs.node_overrides)?,
+            idempotency_key: encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
+            fingerprint: key.map(|it| it.fingerprint),
+            due_at: time_column(run.due_at),
+            claimed_by: run.claim.map(|claim| claim.worker_id.0),
+            claimed_until: time_column(run.claim.map(|claim| claim.lease_until)),
+            per_organization: run.claim.map(|claim| int(claim.per_organization as u64)),
         };
         let children = Children::of(&records, encoder)?;
         Ok(CreateItem {
             id: state.execution.id.0,
-            size: children.size() + new.trigger_data[0].len() + 1_000,
-            execution: ExecutionColumns::one(&state.execution, encoder)?,
-            place: ExecutionPlace::one(&state.execution, encoder)?,
+            size: children.size() + new.trigger_data.len() + 1_000,
+            execution: ExecutionRow::of(&state.execution, encoder)?,
+            place: ExecutionPlace::of(&state.execution, encoder)?,
             new,
-            definition: DefinitionColumns {
-                hash: vec![definition_hash],
-                definition: vec![definition],
+            definition: DefinitionRow {
+                hash: definition_hash,
+                definition,
             },
             children,
         })

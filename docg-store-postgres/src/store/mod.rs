@@ -178,6 +178,10 @@ fn settled(database: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
         ("lock_timeout", &lock),
         ("default_transaction_isolation", "read committed"),
         ("plan_cache_mode", "force_generic_plan"),
+        // A plan made while a table is small would go on to read all of it when it has grown.
+        ("enable_seqscan", "off"),
+        // Compiling a statement takes longer than to run it.
+        ("jit", "off"),
     ])
 }
 

@@ -70,8 +70,7 @@ impl PgStore {
                 SELECT old.id, old.organization_id FROM old WHERE NOT old.is_checkpointed
                 ON CONFLICT DO NOTHING),
             steps AS (DELETE FROM docg.execution_steps r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
-            events AS (DELETE FROM docg.execution_events r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
-            logs AS (DELETE FROM docg.execution_logs r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            journal AS (DELETE FROM docg.journal r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             inbox AS (DELETE FROM docg.signals r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             signatures AS (
                 DELETE FROM docg.signature_requests r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),

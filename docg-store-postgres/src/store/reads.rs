@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Time, approval, audit_event, bytes32, event, field, int, lenient_step, log_entry, record,
+        Shared, Time, approval, audit_event, bytes32, field, int, lenient_step, record,
         signature_request, steps,
     },
     database::arguments,
@@ -289,56 +289,36 @@ impl PgStore {
     }
 
     async fn list_events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, Error> {
-        let Some(begin) = begin(query.after) else {
+        let (organization, id) = (query.organization_id, query.execution_id);
+        let Some(mut journal) = Journal::after(query.after, EVENTS) else {
             return Ok(Vec::new());
         };
-        let sql = concat!(
-            "SELECT v.event_id, v.seq, v.event_type, v.timestamp, v.execution_id,
-                e.workflow_id, e.organization_id, e.correlation_id, v.status, v.progress,
-                v.current_step::text, v.data::text
-            FROM docg.executions e JOIN docg.execution_events v ON v.execution_id = e.id
-            WHERE e.id = $1 AND e.organization_id = $2 AND v.seq >= $3",
-            by_place!("execution_events", "v")
-        );
-        let parameters = arguments![
-            query.execution_id.0,
-            query.organization_id.0,
-            begin,
-            int(query.limit as u64),
-        ];
-        let rows = self.database.read(sql, parameters).await?;
-        rows.iter().map(event).collect()
+        let mut found = Found::new(query.limit, query.after);
+        while found.has_room() && journal.has_more {
+            for row in journal.read(self, organization, id, found.room()).await? {
+                found.extend(Shared::of(&row)?.events(&row)?);
+            }
+        }
+        Ok(found.page().items)
     }
 
     async fn list_logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, Error> {
-        let Some(begin) = begin(query.after) else {
+        let (organization, id) = (query.organization_id, query.execution_id);
+        let Some(mut journal) = Journal::after(query.after, LOGS) else {
             return Ok(Page {
                 items: Vec::new(),
                 has_more: false,
             });
         };
-        let sql = concat!(
-            "SELECT l.id, l.seq, l.execution_id, l.step_id, l.timestamp, l.level, l.domain,
-                l.message_human::text, l.message_tech, l.details_tech::text, l.correlation_id
-            FROM docg.executions e JOIN docg.execution_logs l ON l.execution_id = e.id
-            WHERE e.id = $1 AND e.organization_id = $2 AND l.seq >= $3
-                AND ($5::text IS NULL OR l.level = $5)
-                AND ($6::text IS NULL OR l.domain = $6)
-                AND ($7::text IS NULL OR l.step_id = $7)",
-            by_place!("execution_logs", "l")
-        );
-        let parameters = arguments![
-            query.execution_id.0,
-            query.organization_id.0,
-            begin,
-            limit(query.limit),
-            query.level.map(|level| level.as_str()),
-            query.domain.map(|domain| domain.as_str()),
-            self.encoder
-                .optional_text("step_id", query.step_id.as_ref().map(|it| it.as_str()))?,
-        ];
-        let rows = self.database.read(sql, parameters).await?;
-        page_by_place(&rows, query.limit, |row| log_entry(row).map(Arc::new))
+        let mut found = Found::new(query.limit, query.after);
+        while found.has_room() && journal.has_more {
+            for row in journal.read(self, organization, id, found.room()).await? {
+                let mut logs = Shared::of(&row)?.logs(&row)?;
+                logs.retain(|(_, entry)| query.selects(entry));
+                found.extend(logs);
+            }
+        }
+        Ok(found.page())
     }
 
     async fn list_audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, Error> {
@@ -429,6 +409,139 @@ impl PgStore {
         let parameters = arguments![token_hash.to_vec()];
         let rows = self.read_or_bare(sql, bare, parameters).await?;
         first_text(&rows, "approval")?.map(approval).transpose()
+    }
+}
+
+/// The statement that reads rows of the journal whose records are in one of its two columns.
+macro_rules! journal {
+    ($records:literal, $last:literal, $other:literal) => {
+        concat!(
+            "SELECT e.id, e.workflow_id, e.organization_id, e.correlation_id, j.last_event, j.last_log, j.",
+            $records,
+            "::text
+            FROM docg.executions e JOIN docg.journal j ON j.execution_id = e.id
+            WHERE e.id = $1 AND e.organization_id = $2 AND j.",
+            $last,
+            " >= $3 AND (j.",
+            $last,
+            ", j.",
+            $other,
+            ") > ($3, $4) AND j.",
+            $records,
+            "::text <> '[]'
+            ORDER BY j.",
+            $last,
+            ", j.",
+            $other,
+            " LIMIT $5"
+        )
+    };
+}
+
+struct JournalSql {
+    sql: &'static str,
+    last: &'static str,
+    other: &'static str,
+}
+
+const EVENTS: JournalSql = JournalSql {
+    sql: journal!("events", "last_event", "last_log"),
+    last: "last_event",
+    other: "last_log",
+};
+const LOGS: JournalSql = JournalSql {
+    sql: journal!("logs", "last_log", "last_event"),
+    last: "last_log",
+    other: "last_event",
+};
+
+/// Reads the rows of an execution's journal in order.
+struct Journal {
+    sql: JournalSql,
+    position: (i64, i64),
+    has_more: bool,
+}
+
+impl Journal {
+    /// The rows with records after number `after`; `None` if nothing can follow. After 0 they begin with rows
+    /// whose damaged number is below all valid ones.
+    fn after(after: u64, sql: JournalSql) -> Option<Self> {
+        let position = match begin(after)? {
+            i64::MIN => (i64::MIN, i64::MIN),
+            begin => (begin - 1, i64::MAX),
+        };
+        Some(Self {
+            sql,
+            position,
+            has_more: true,
+        })
+    }
+
+    /// The next rows, each with at least one record.
+    async fn read(
+        &mut self,
+        store: &PgStore,
+        organization: OrganizationId,
+        id: ExecutionId,
+        limit: usize,
+    ) -> Result<Vec<PgRow>, Error> {
+        let limit = limit.clamp(1, MOST_ROWS);
+        let (last, other) = self.position;
+        let parameters = arguments![id.0, organization.0, last, other, int(limit as u64)];
+        let rows = store.database.read(self.sql.sql, parameters).await?;
+        self.has_more = rows.len() == limit;
+        if let Some(row) = rows.last() {
+            self.position = (field(row, self.sql.last)?, field(row, self.sql.other)?);
+        }
+        Ok(rows)
+    }
+}
+
+/// The maximum number of the journal's rows that one statement reads.
+const MOST_ROWS: usize = 500;
+
+/// The records of a page, each with its stored number. All records with a damaged number (0 or less) come with
+/// the first page, beyond its limit, because no page can continue after such a number.
+struct Found<T> {
+    records: Vec<(i64, T)>,
+    limit: usize,
+    after: u64,
+}
+
+impl<T> Found<T> {
+    fn new(limit: usize, after: u64) -> Self {
+        Self {
+            records: Vec::new(),
+            limit,
+            after,
+        }
+    }
+
+    fn extend(&mut self, records: Vec<(i64, T)>) {
+        let is_first_page = self.after == 0;
+        let after = int(self.after);
+        let records = records.into_iter();
+        self.records
+            .extend(records.filter(|(seq, _)| is_first_page || *seq > after));
+    }
+
+    /// How many more records are needed: one more than the page holds tells that another page follows.
+    fn room(&self) -> usize {
+        let valid = self.records.iter().filter(|(seq, _)| *seq > 0).count();
+        self.limit.saturating_add(1).saturating_sub(valid)
+    }
+
+    fn has_room(&self) -> bool {
+        self.room() > 0
+    }
+
+    fn page(self) -> Page<T> {
+        let damaged = self.records.iter().filter(|(seq, _)| *seq <= 0).count();
+        let room = self.limit.saturating_add(damaged);
+        Page {
+            has_more: self.records.len() > room,
+            items: self.records.into_iter().take(room).map(|(_, it)| it).collect(),
+        }
     }
 }
 
