@@ -10,6 +10,7 @@ CREATE TABLE docg.journal (
     logs          json NOT NULL,
     PRIMARY KEY (execution_id, last_event, last_log)
 );
+CREATE INDEX journal_logs ON docg.journal (execution_id, last_log, last_event);
 
 -- At most a hundred records in a row, because all that an execution has may be too large for one value.
 INSERT INTO docg.journal (execution_id, last_event, last_log, events, logs)
@@ -36,14 +37,15 @@ DROP TABLE docg.execution_events;
 DROP TABLE docg.execution_logs;
 
 -- Each event and each log entry by itself, for whoever asks in SQL. A condition on `execution_id` makes them
--- fast.
+-- fast. Whoever owns the schema may delete from them; the other records keep their numbers.
 CREATE VIEW docg.execution_events AS
 SELECT j.execution_id, j.last_event - json_array_length(j.events) + r.place AS seq, r.event_id, r.event_type,
     r.timestamp, r.status, r.progress, r.current_step, r.data
 FROM docg.journal j CROSS JOIN LATERAL ROWS FROM (
     json_to_recordset(j.events) AS (event_id uuid, event_type text, timestamp timestamptz, status text,
         progress smallint, current_step json, data json)
-) WITH ORDINALITY AS r (event_id, event_type, timestamp, status, progress, current_step, data, place);
+) WITH ORDINALITY AS r (event_id, event_type, timestamp, status, progress, current_step, data, place)
+WHERE r.event_id IS NOT NULL;
 
 CREATE VIEW docg.execution_logs AS
 SELECT j.execution_id, j.last_log - json_array_length(j.logs) + r.place AS seq, r.id, r.step_id, r.timestamp,
@@ -53,7 +55,39 @@ FROM docg.journal j LEFT JOIN docg.executions e ON e.id = j.execution_id CROSS J
     json_to_recordset(j.logs) AS (id uuid, step_id text, timestamp timestamptz, level text, domain text,
         message_human json, message_tech text, details_tech json, correlation_id text)
 ) WITH ORDINALITY AS r (id, step_id, timestamp, level, domain, message_human, message_tech, details_tech,
-    correlation_id, place);
+    correlation_id, place)
+WHERE r.id IS NOT NULL;
+
+-- The records with `null` for the one whose number is `seq`.
+CREATE FUNCTION docg.without(records json, last bigint, seq bigint) RETURNS json LANGUAGE sql IMMUTABLE AS $$
+    SELECT json_agg(
+        CASE WHEN last - json_array_length(records) + r.place = seq THEN 'null'::json ELSE r.record END
+        ORDER BY r.place)
+    FROM json_array_elements(records) WITH ORDINALITY AS r (record, place)
+$$;
+
+CREATE FUNCTION docg.delete_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE docg.journal j SET events = docg.without(j.events, j.last_event, OLD.seq)
+    WHERE j.execution_id = OLD.execution_id AND j.last_event >= OLD.seq
+        AND j.last_event - json_array_length(j.events) < OLD.seq;
+    RETURN OLD;
+END
+$$;
+
+CREATE FUNCTION docg.delete_log() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE docg.journal j SET logs = docg.without(j.logs, j.last_log, OLD.seq)
+    WHERE j.execution_id = OLD.execution_id AND j.last_log >= OLD.seq
+        AND j.last_log - json_array_length(j.logs) < OLD.seq;
+    RETURN OLD;
+END
+$$;
+
+CREATE TRIGGER delete_event INSTEAD OF DELETE ON docg.execution_events
+    FOR EACH ROW EXECUTE FUNCTION docg.delete_event();
+CREATE TRIGGER delete_log INSTEAD OF DELETE ON docg.execution_logs
+    FOR EACH ROW EXECUTE FUNCTION docg.delete_log();
 
 -- Leases one execution that nobody holds, due or not. A lease without an end was given by nobody.
 -- Numbers and times that no commit can go on from are set right: else a damaged execution could not even

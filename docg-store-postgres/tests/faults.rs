@@ -59,7 +59,7 @@ fn failing_with(sqlstate: &str, condition: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{sqlstate}'; END $$;
-         CREATE TRIGGER trouble BEFORE INSERT ON docg.execution_events
+         CREATE TRIGGER trouble BEFORE INSERT ON docg.journal
          FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION public.trouble();"
     )
 }
@@ -101,11 +101,7 @@ async fn troubles_are_told_apart_and_leave_nothing_behind() {
         let commit = CommitFixture::on(&claimed).events(1).build();
         let error = store.commit(commit.clone()).await.expect_err("is refused");
         assert_eq!(error.kind, expected, "{sqlstate}: {error}");
-        sql(
-            database.url(),
-            "DROP TRIGGER trouble ON docg.execution_events",
-        )
-        .await;
+        sql(database.url(), "DROP TRIGGER trouble ON docg.journal").await;
         store
             .commit(commit)
             .await
@@ -207,7 +203,7 @@ async fn a_lost_race_is_run_again_until_it_is_won() {
             END IF;
             RETURN NEW;
          END $$;
-         CREATE TRIGGER trouble BEFORE INSERT ON docg.execution_events
+         CREATE TRIGGER trouble BEFORE INSERT ON docg.journal
          FOR EACH ROW EXECUTE FUNCTION public.trouble();",
     )
     .await;

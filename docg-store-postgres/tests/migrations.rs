@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use docg_core::ports::StoreErrorKind;
+use docg_core::{
+    conformance::fixtures::{CommitFixture, RunFixture, at},
+    ids::{OrganizationId, WorkerId},
+    observe::{LogDomain, LogLevel},
+    ports::{ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore, LeaseAfter, StoreErrorKind},
+    query::{EventQuery, LogQuery},
+};
 use docg_store_postgres::{PgStore, PgStoreConfig, grants_sql, migrations_sql};
 use docg_test_servers::postgres::Database;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -47,7 +53,7 @@ async fn processes_that_start_at_once_migrate_once() {
     for migrated in starting {
         migrated.await.expect("does not panic").expect("migrates");
     }
-    assert_eq!(versions(database.url()).await.len(), 11);
+    assert_eq!(versions(database.url()).await.len(), 12);
 }
 
 #[tokio::test]
@@ -74,7 +80,7 @@ async fn a_hosts_own_migrations_are_not_met() {
         .migrate()
         .await
         .expect("migrates");
-    assert_eq!(versions(database.url()).await.len(), 11);
+    assert_eq!(versions(database.url()).await.len(), 12);
 }
 
 #[tokio::test]
@@ -114,4 +120,101 @@ async fn grants_cover_every_table() {
     for table in tables {
         assert!(grants.contains(&format!("docg.{table} ")), "{table}");
     }
+}
+
+/// SQL that takes the schema with its rows back to the state before the journal.
+fn before_the_journal() -> String {
+    let all = migrations_sql();
+    let table = |name: &str| {
+        let begin = format!("CREATE TABLE docg.{name} (");
+        let (_, rest) = all.split_once(&begin).expect("was a table");
+        let (columns, _) = rest.split_once(");\n\n").expect("has an end");
+        format!(
+            "CREATE TABLE docg.kept_{name} AS SELECT * FROM docg.{name}; DROP VIEW docg.{name};
+             {begin}{columns}); INSERT INTO docg.{name} SELECT v.* FROM json_populate_recordset(
+                NULL::docg.{name}, (SELECT json_agg(k) FROM docg.kept_{name} k)) v;
+             DROP TABLE docg.kept_{name};"
+        )
+    };
+    format!(
+        "{}{}DROP TABLE docg.journal; DROP FUNCTION docg.delete_event, docg.delete_log, docg.without;
+        DELETE FROM docg.migrations WHERE version >= 12;",
+        table("execution_events"),
+        table("execution_logs")
+    )
+}
+
+#[tokio::test]
+async fn executions_with_events_and_logs_are_migrated_and_go_on() {
+    let database = Database::empty().await;
+    let store = open(database.url()).await;
+    store.migrate().await.expect("migrates");
+    let organization = OrganizationId::new();
+    let run = RunFixture::of(organization).build();
+    let id = run.state.execution.id;
+    store.create(run).await.expect("stores");
+    let commit = async |events| {
+        let claim = store.claim(ClaimRequest {
+            worker_id: WorkerId::new(),
+            what: ClaimWhat::One(id),
+            now: at(0),
+            lease_until: at(60_000),
+        });
+        let claimed = claim.await.expect("claims").claimed.pop().expect("is free");
+        let mut commit = CommitFixture::on(&claimed).events(events).audit("test");
+        for level in [LogLevel::Ok, LogLevel::Warn] {
+            commit = commit.log(level, LogDomain::Step, Some("a"));
+        }
+        let mut commit = commit.build();
+        commit.then = LeaseAfter::Release { due_at: None };
+        store.commit(commit).await.expect("commits");
+    };
+    // More than a row of the journal takes.
+    commit(250).await;
+    let read = async || {
+        let events = EventQuery::of(organization, id).limit(1_000);
+        let logs = LogQuery::of(organization, id).limit(1_000);
+        let events = store.events(events).await.expect("lists");
+        (events, store.logs(logs).await.expect("lists").items)
+    };
+    let before = read().await;
+    sql(database.url(), &before_the_journal()).await;
+    store.migrate().await.expect("migrates");
+    assert_eq!(read().await, before);
+    commit(1).await;
+    let (events, logs) = read().await;
+    assert_eq!(events.len(), before.0.len() + 1);
+    assert_eq!(logs.len(), before.1.len() + 2);
+    let counted = |seq: Vec<u64>| assert!(seq.iter().copied().eq(1..=seq.len() as u64), "{seq:?}");
+    counted(events.iter().map(|event| event.seq).collect());
+    counted(logs.iter().map(|entry| entry.seq).collect());
+}
+
+#[tokio::test]
+async fn deleted_events_and_log_entries_leave_the_others_their_numbers() {
+    let database = Database::empty().await;
+    let store = open(database.url()).await;
+    store.migrate().await.expect("migrates");
+    let organization = OrganizationId::new();
+    let run = RunFixture::of(organization).build();
+    let id = run.state.execution.id;
+    store.create(run).await.expect("stores");
+    let read = async || {
+        let events = store.events(EventQuery::of(organization, id)).await;
+        let events = events.expect("lists");
+        let logs = store.logs(LogQuery::of(organization, id)).await;
+        let logs = logs.expect("lists").items;
+        let seqs: (Vec<u64>, Vec<u64>) = (
+            events.iter().map(|event| event.seq).collect(),
+            logs.iter().map(|entry| entry.seq).collect(),
+        );
+        seqs
+    };
+    let (mut events, mut logs) = read().await;
+    let delete = "DELETE FROM docg.execution_events WHERE seq = 1;
+        DELETE FROM docg.execution_logs WHERE seq = 1";
+    sql(database.url(), delete).await;
+    events.retain(|seq| *seq != 1);
+    logs.retain(|seq| *seq != 1);
+    assert_eq!(read().await, (events, logs));
 }

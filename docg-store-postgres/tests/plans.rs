@@ -57,12 +57,7 @@ const FILL: &str = "
         status, activity, attempt, attempts_before, takeovers)
     SELECT id, p, gen_random_uuid(), 'n' || p, 'render', 'l', 'render', 'success', 'idle', 1, 0, 0
     FROM filled, generate_series(0, 4) p;
-    INSERT INTO docg.execution_events
-    SELECT id, p, gen_random_uuid(), 'execution.progress', now(), 'running', 1, NULL, '{\"progress\": 1}'
-    FROM filled, generate_series(1, 5) p;
-    INSERT INTO docg.execution_logs
-    SELECT id, p, gen_random_uuid(), NULL, now(), 'ok', 'step', '\"m\"', NULL, NULL, 'c'
-    FROM filled, generate_series(1, 5) p;
+    INSERT INTO docg.journal SELECT id, p, p, '[{}]', '[{}]' FROM filled, generate_series(1, 5) p;
     INSERT INTO docg.audit_events (execution_id, seq, id, organization_id, timestamp, actor_type,
         action, target_type, target_id, commitment, prev_hash, hash)
     SELECT id, p, gen_random_uuid(), organization_id, now(), 'user', 'a', 't', 'i', sha256('x'),

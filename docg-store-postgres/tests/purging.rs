@@ -13,11 +13,11 @@ use sqlx::{Connection, PgConnection};
 
 mod support;
 
-/// Makes deletions of log entries wait for an advisory lock, so that a purge keeps its rows locked.
+/// Makes deletions of the journal wait for an advisory lock, so that a purge keeps its rows locked.
 const HELD_UP: &str = "
     CREATE FUNCTION public.hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock(42); RETURN OLD; END $$;
-    CREATE TRIGGER hold_up BEFORE DELETE ON docg.execution_logs
+    CREATE TRIGGER hold_up BEFORE DELETE ON docg.journal
     FOR EACH ROW EXECUTE FUNCTION public.hold_up();
     SELECT pg_advisory_lock(42)";
 

@@ -95,10 +95,12 @@ impl ExecutionRow {
             current_step: encoder.optional_json("current_step", execution.current_step.as_ref())?,
             waiting_for: encoder.optional_json("waiting_for", execution.waiting_for.as_ref())?,
             error_code: encoder.optional_text("error_code", error.map(|it| &*it.code))?,
-            last_error_human: encoder.optional_json("last_error_human", error.map(|it| &it.human))?,
+            last_error_human: encoder
+                .optional_json("last_error_human", error.map(|it| &it.human))?,
             last_error_tech: encoder
-                    .optional_text("last_error_tech", error.and_then(|it| it.tech.as_deref()))?,
-            preflight_summary: encoder.optional_json("preflight_summary", execution.preflight.as_ref())?,
+                .optional_text("last_error_tech", error.and_then(|it| it.tech.as_deref()))?,
+            preflight_summary: encoder
+                .optional_json("preflight_summary", execution.preflight.as_ref())?,
             delivery_state: name(execution.delivery_state)?,
             signature_state: name(execution.signature_state)?,
             phase_metrics: encoder.json("phase_metrics", &metrics)?,

@@ -79,8 +79,12 @@ impl JournalRow {
         if events.is_empty() && logs.is_empty() {
             return Ok(None);
         }
-        let events = events.iter().map(|event| new_event(event, execution, encoder));
-        let logs = logs.iter().map(|entry| new_entry(entry, execution, encoder));
+        let events = events
+            .iter()
+            .map(|event| new_event(event, execution, encoder));
+        let logs = logs
+            .iter()
+            .map(|entry| new_entry(entry, execution, encoder));
         Ok(Some(Self {
             execution_id: execution.id.0,
             last_event: int(execution.heads.event_seq),
@@ -170,7 +174,9 @@ impl Shared {
     /// Reads the events of a journal row, each with its number, of which readers see 0 if it is damaged. An
     /// event that cannot be read keeps its place, so that no reader sees a gap.
     pub(crate) fn events(&self, row: &PgRow) -> Result<Vec<(i64, Arc<Event>)>, Error> {
-        numbered(row, "events", "last_event", |seq, json| self.event(seq, json))
+        numbered(row, "events", "last_event", |seq, json| {
+            self.event(seq, json)
+        })
     }
 
     /// Reads the log entries of a journal row, each with its number. If an entry cannot be read, its message
@@ -218,8 +224,8 @@ impl Shared {
     }
 }
 
-/// Reads the records in `column`, of which the last has the number in `last`. If they are no array, they are
-/// read as a single record.
+/// Reads the records in `column`, of which the last has the number in `last`. A deleted record is `null`. If
+/// they are no array, they are read as a single record.
 fn numbered<T>(
     row: &PgRow,
     column: &str,
@@ -227,15 +233,22 @@ fn numbered<T>(
     read: impl Fn(u64, &str) -> T,
 ) -> Result<Vec<(i64, T)>, Error> {
     let (json, last): (&str, i64) = (field(row, column)?, field(row, last)?);
-    let records: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
-    let texts: Vec<&str> = match records.is_empty() && json.trim() != "[]" {
-        true => vec![json],
-        false => records.into_iter().map(RawValue::get).collect(),
+    let records: Vec<&RawValue> = match serde_json::from_str(json) {
+        Ok(records) => records,
+        Err(_) => {
+            return Ok(vec![(
+                last,
+                read(u64::try_from(last).unwrap_or_default(), json),
+            )]);
+        }
     };
-    let before = last.saturating_sub(int(texts.len() as u64));
-    let numbered = texts.into_iter().zip(1..).map(|(json, place)| {
-        let seq = before.saturating_add(place);
-        (seq, read(u64::try_from(seq).unwrap_or_default(), json))
-    });
-    Ok(numbered.collect())
+    let before = last.saturating_sub(int(records.len() as u64));
+    let numbered = records
+        .into_iter()
+        .zip(1..)
+        .map(|(record, place)| (before.saturating_add(place), record.get()));
+    let left = numbered.filter(|(_, json)| *json != "null");
+    Ok(left
+        .map(|(seq, json)| (seq, read(u64::try_from(seq).unwrap_or_default(), json)))
+        .collect())
 }

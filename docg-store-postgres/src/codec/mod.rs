@@ -12,8 +12,9 @@ mod rows;
 
 pub(crate) use columns::{Columns, row, unnest};
 pub(crate) use decode::{
-    approval, audit_event, bytes32, field, from_json, json_field, lenient_step, mark_unreadable, number, optional_time, record, reduced_state, run_state, seq, signals,
-    signature_request, steps, time, workflow,
+    approval, audit_event, bytes32, field, from_json, json_field, lenient_step, mark_unreadable,
+    number, optional_time, record, reduced_state, run_state, seq, signals, signature_request,
+    steps, time, workflow,
 };
 pub(crate) use encode::{Encoder, int, time_column};
 pub(crate) use execution::{ExecutionPlace, ExecutionRow};

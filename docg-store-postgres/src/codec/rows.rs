@@ -100,7 +100,11 @@ row! {
     }
 }
 
-pub(super) fn of_execution(what: &str, found: ExecutionId, execution: &Execution) -> Result<(), Error> {
+pub(super) fn of_execution(
+    what: &str,
+    found: ExecutionId,
+    execution: &Execution,
+) -> Result<(), Error> {
     if found == execution.id {
         return Ok(());
     }
@@ -111,11 +115,7 @@ pub(super) fn of_execution(what: &str, found: ExecutionId, execution: &Execution
 }
 
 impl StepRow {
-    pub(crate) fn of(
-        step: &Step,
-        execution: &Execution,
-        encoder: Encoder,
-    ) -> Result<Self, Error> {
+    pub(crate) fn of(step: &Step, execution: &Execution, encoder: Encoder) -> Result<Self, Error> {
         of_execution("step", step.execution_id, execution)?;
         let position = i32::try_from(step.position)
             .map_err(|_| Error::Invalid(format!("{} is no position of a step", step.position)))?;

@@ -65,7 +65,8 @@ impl Children {
     /// The approximate size in bytes.
     pub(super) fn size(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let step = |row: &StepRow| 200 + text(&row.data_in) + text(&row.data_out) + text(&row.output);
+        let step =
+            |row: &StepRow| 200 + text(&row.data_in) + text(&row.data_out) + text(&row.output);
         let steps: usize = self.steps.iter().map(step).sum();
         let audit: usize = self.audit.iter().map(|row| 400 + text(&row.metadata)).sum();
         steps + audit + self.journal.as_ref().map_or(0, JournalRow::size)
@@ -86,7 +87,10 @@ impl Children {
         JournalRow::bind(all.clone().filter_map(|it| it.journal.as_ref()), arguments)?;
         AuditRow::bind(all.clone().flat_map(|it| &it.audit), arguments)?;
         if has_requests {
-            SignatureRow::bind(all.clone().filter_map(|it| it.signature.as_ref()), arguments)?;
+            SignatureRow::bind(
+                all.clone().filter_map(|it| it.signature.as_ref()),
+                arguments,
+            )?;
             ApprovalRow::bind(all.filter_map(|it| it.approval.as_ref()), arguments)?;
         }
         Ok(())

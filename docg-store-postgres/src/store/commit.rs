@@ -19,9 +19,7 @@ use super::{
 };
 use crate::{
     batch::BatchItem,
-    codec::{
-        ExecutionRow, StepRow, Time, field, int, number, row, time, time_column, unnest,
-    },
+    codec::{ExecutionRow, StepRow, Time, field, int, number, row, time, time_column, unnest},
     database::{Database, arguments, waits_briefly},
     error::Error,
 };
@@ -242,7 +240,11 @@ impl BatchItem for CommitItem {
         let mut arguments = arguments![database.row_wait()];
         ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
         FenceRow::bind(all.clone().map(|item| &item.fence), &mut arguments)?;
-        Children::bind(all.clone().map(|item| &item.children), &mut arguments, has_more)?;
+        Children::bind(
+            all.clone().map(|item| &item.children),
+            &mut arguments,
+            has_more,
+        )?;
         if has_more {
             SettledRow::bind(all.clone().flat_map(|item| &item.settled), &mut arguments)?;
             InputRow::bind(all.filter_map(|item| item.inputs.as_ref()), &mut arguments)?;

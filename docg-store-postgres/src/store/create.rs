@@ -18,7 +18,8 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row, time_column, unnest,
+        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row, time_column,
+        unnest,
     },
     database::{Database, arguments},
     error::{Error, Meaning},
@@ -243,9 +244,10 @@ impl PgStore {
         let definition_hash = hash(&definition);
         let key = run.idempotency.as_ref();
         let new = NewRow {
-            type_set: self.definitions
-                    .type_set(&self.database, &state.workflow)
-                    .await?,
+            type_set: self
+                .definitions
+                .type_set(&self.database, &state.workflow)
+                .await?,
             definition_hash,
             trigger_data: encoder.json("trigger_data", &state.inputs.trigger_data)?,
             node_overrides: encoder.json("node_overrides", &state.inputs.node_overrides)?,

@@ -420,13 +420,11 @@ macro_rules! journal {
             $records,
             "::text
             FROM docg.executions e JOIN docg.journal j ON j.execution_id = e.id
-            WHERE e.id = $1 AND e.organization_id = $2 AND j.",
-            $last,
-            " >= $3 AND (j.",
+            WHERE e.id = $1 AND e.organization_id = $2 AND (j.",
             $last,
             ", j.",
             $other,
-            ") > ($3, $4) AND j.",
+            ") >= ($3, $4) AND j.",
             $records,
             "::text <> '[]'
             ORDER BY j.",
@@ -466,10 +464,7 @@ impl Journal {
     /// The rows with records after number `after`; `None` if nothing can follow. After 0 they begin with rows
     /// whose damaged number is below all valid ones.
     fn after(after: u64, sql: JournalSql) -> Option<Self> {
-        let position = match begin(after)? {
-            i64::MIN => (i64::MIN, i64::MIN),
-            begin => (begin - 1, i64::MAX),
-        };
+        let position = (begin(after)?, i64::MIN);
         Some(Self {
             sql,
             position,
@@ -491,7 +486,13 @@ impl Journal {
         let rows = store.database.read(self.sql.sql, parameters).await?;
         self.has_more = rows.len() == limit;
         if let Some(row) = rows.last() {
-            self.position = (field(row, self.sql.last)?, field(row, self.sql.other)?);
+            let (last, other): (i64, i64) =
+                (field(row, self.sql.last)?, field(row, self.sql.other)?);
+            match other.checked_add(1) {
+                Some(next) => self.position = (last, next),
+                // A damaged number, after which nothing valid can follow.
+                None => self.has_more = false,
+            }
         }
         Ok(rows)
     }
@@ -540,7 +541,12 @@ impl<T> Found<T> {
         let room = self.limit.saturating_add(damaged);
         Page {
             has_more: self.records.len() > room,
-            items: self.records.into_iter().take(room).map(|(_, it)| it).collect(),
+            items: self
+                .records
+                .into_iter()
+                .take(room)
+                .map(|(_, it)| it)
+                .collect(),
         }
     }
 }
