@@ -10,7 +10,7 @@ mod execution;
 mod journal;
 mod rows;
 
-pub(crate) use columns::{Columns, row, unnest};
+pub(crate) use columns::{Columns, row, single, unnest};
 pub(crate) use decode::{
     approval, audit_event, bytes32, field, from_json, json_field, lenient_step, mark_unreadable,
     number, optional_time, record, reduced_state, run_state, seq, signals, signature_request,

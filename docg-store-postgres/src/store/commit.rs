@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     batch::BatchItem,
-    codec::{ExecutionRow, StepRow, Time, field, int, number, row, time, time_column, unnest},
+    codec::{
+        ExecutionRow, StepRow, Time, field, int, number, row, single, time, time_column, unnest,
+    },
     database::{Database, arguments, waits_briefly},
     error::Error,
 };
@@ -88,19 +90,44 @@ const NOT_OF_CANCELS: [&str; 11] = [
     "priority",
 ];
 
-/// The statement for commits that only record steps.
-static COMMIT: LazyLock<String> = LazyLock::new(|| commit(false));
-/// The statement for commits of which one settles signals, changes inputs, or has a request. Each part of a
-/// statement costs time even if it has nothing to do.
-static COMMIT_WITH_MORE: LazyLock<String> = LazyLock::new(|| commit(true));
+/// The parts that a statement for commits needs. Each part costs time even if it has nothing to do.
+#[derive(Clone, Copy)]
+struct Parts {
+    /// There is one commit and no more.
+    is_single: bool,
+    /// A commit settles signals, changes inputs, or has a request.
+    has_more: bool,
+    /// A commit releases its lease.
+    releases: bool,
+}
+
+/// The statements for all combinations of parts.
+static COMMITS: LazyLock<[String; 8]> = LazyLock::new(|| {
+    std::array::from_fn(|number| {
+        commit(Parts {
+            is_single: number & 1 != 0,
+            has_more: number & 2 != 0,
+            releases: number & 4 != 0,
+        })
+    })
+});
+
+impl Parts {
+    fn statement(self) -> &'static str {
+        let bits = [self.is_single, self.has_more, self.releases].map(usize::from);
+        &COMMITS[bits[0] + 2 * bits[1] + 4 * bits[2]]
+    }
+}
 
 /// The SQL for a batch of commits. `expires_at` is when a claim should check whether the lease has expired. It
 /// stays unchanged while it lies in the second half of the lease, so that no index is touched.
-fn commit(has_more: bool) -> String {
+fn commit(parts: Parts) -> String {
+    let has_more = parts.has_more;
     let execution_at = 2;
     let fence_at = execution_at + ExecutionRow::COUNT;
     let children_at = fence_at + FenceRow::COUNT;
-    let input = unnest(
+    let table = if parts.is_single { single } else { unnest };
+    let input = table(
         &[ExecutionRow::COLUMNS, FenceRow::COLUMNS],
         execution_at,
         "i",
@@ -136,6 +163,21 @@ fn commit(has_more: bool) -> String {
             FROM {inputs} JOIN moved m ON m.id = r.execution_id
             WHERE d.execution_id = r.execution_id),"
     ));
+    let (awaited, told) = match parts.releases {
+        true => (
+            // Told once. What somebody else is telling at this moment is passed over.
+            "awaited AS (
+                DELETE FROM docg.held_back h
+                WHERE h.organization_id = ANY (ARRAY(
+                    SELECT w.organization_id FROM docg.held_back w
+                    WHERE w.organization_id IN (SELECT m.released_by FROM moved m)
+                    FOR UPDATE SKIP LOCKED))
+                RETURNING h.organization_id),",
+            "a.organization_id AS awaited
+                FROM moved m LEFT JOIN awaited a ON a.organization_id = m.released_by",
+        ),
+        false => ("", "NULL::uuid AS awaited FROM moved m"),
+    };
     let waits_briefly = waits_briefly!("$1");
     let unless_reduced = NOT_OF_CANCELS.map(|column| {
         format!("{column} = CASE WHEN i.is_reduced THEN e.{column} ELSE i.{column} END")
@@ -189,14 +231,7 @@ fn commit(has_more: bool) -> String {
                 AND NOT (i.ends AND e.signals_pending > i.leaving)
             RETURNING e.id, e.signals_pending,
                 CASE WHEN i.keep_until IS NULL THEN e.organization_id END AS released_by),
-         -- Told once. What somebody else is telling at this moment is passed over.
-         awaited AS (
-             DELETE FROM docg.held_back h
-             WHERE h.organization_id = ANY (ARRAY(
-                 SELECT w.organization_id FROM docg.held_back w
-                 WHERE w.organization_id IN (SELECT m.released_by FROM moved m)
-                 FOR UPDATE SKIP LOCKED))
-             RETURNING h.organization_id),
+        {awaited}
         steps AS (
             UPDATE docg.execution_steps s
             SET node_id = r.node_id, node_type = r.node_type, label = r.label, phase = r.phase,
@@ -210,8 +245,7 @@ fn commit(has_more: bool) -> String {
             WHERE s.execution_id = r.execution_id AND s.position = r.position),
         {settle}
         {children}
-        SELECT m.id, m.signals_pending, a.organization_id AS awaited
-        FROM moved m LEFT JOIN awaited a ON a.organization_id = m.released_by"
+        SELECT m.id, m.signals_pending, {told}"
     )
 }
 
@@ -233,23 +267,29 @@ impl BatchItem for CommitItem {
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<Vec<Result<Option<Committed>, Error>>, Error> {
-        let has_more = items.iter().any(|item| {
-            item.children.has_requests() || !item.settled.is_empty() || item.inputs.is_some()
-        });
+        let parts = Parts {
+            is_single: items.len() == 1,
+            has_more: items.iter().any(|item| {
+                item.children.has_requests() || !item.settled.is_empty() || item.inputs.is_some()
+            }),
+            releases: items.iter().any(|item| item.fence.keep_until.is_none()),
+        };
         let all = items.iter();
         let mut arguments = arguments![database.row_wait()];
-        ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
-        FenceRow::bind(all.clone().map(|item| &item.fence), &mut arguments)?;
-        Children::bind(
-            all.clone().map(|item| &item.children),
-            &mut arguments,
-            has_more,
-        )?;
-        if has_more {
+        if let [item] = items {
+            item.execution.bind_single(&mut arguments)?;
+            item.fence.bind_single(&mut arguments)?;
+        } else {
+            ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
+            FenceRow::bind(all.clone().map(|item| &item.fence), &mut arguments)?;
+        }
+        let children = all.clone().map(|item| &item.children);
+        Children::bind(children, &mut arguments, parts.has_more)?;
+        if parts.has_more {
             SettledRow::bind(all.clone().flat_map(|item| &item.settled), &mut arguments)?;
             InputRow::bind(all.filter_map(|item| item.inputs.as_ref()), &mut arguments)?;
         }
-        let sql = if has_more { &COMMIT_WITH_MORE } else { &COMMIT };
+        let sql = parts.statement();
         let mut moved = HashMap::with_capacity(items.len());
         let mut told = HashSet::new();
         for row in database.write_on(connection, sql, arguments).await? {
