@@ -58,10 +58,10 @@ FROM docg.journal j LEFT JOIN docg.executions e ON e.id = j.execution_id CROSS J
     correlation_id, place)
 WHERE r.id IS NOT NULL;
 
--- The records with `null` for the one whose number is `seq`.
+-- The records with an empty one for that whose number is `seq`.
 CREATE FUNCTION docg.without(records json, last bigint, seq bigint) RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT json_agg(
-        CASE WHEN last - json_array_length(records) + r.place = seq THEN 'null'::json ELSE r.record END
+        CASE WHEN last - json_array_length(records) + r.place = seq THEN '{}'::json ELSE r.record END
         ORDER BY r.place)
     FROM json_array_elements(records) WITH ORDINALITY AS r (record, place)
 $$;

@@ -89,7 +89,7 @@ struct Weight {
     inbox: usize,
 }
 
-/// A lease in the entry.
+/// The lease that a worker holds on the execution.
 pub(super) struct Held {
     pub(super) worker: WorkerId,
     pub(super) fence: u64,

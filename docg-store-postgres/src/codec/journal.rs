@@ -224,7 +224,7 @@ impl Shared {
     }
 }
 
-/// Reads the records in `column`, of which the last has the number in `last`. A deleted record is `null`. If
+/// Reads the records in `column`, of which the last has the number in `last`. A deleted record is empty. If
 /// they are no array, they are read as a single record.
 fn numbered<T>(
     row: &PgRow,
@@ -247,7 +247,7 @@ fn numbered<T>(
         .into_iter()
         .zip(1..)
         .map(|(record, place)| (before.saturating_add(place), record.get()));
-    let left = numbered.filter(|(_, json)| *json != "null");
+    let left = numbered.filter(|(_, json)| *json != "{}");
     Ok(left
         .map(|(seq, json)| (seq, read(u64::try_from(seq).unwrap_or_default(), json)))
         .collect())

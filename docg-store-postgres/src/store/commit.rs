@@ -74,8 +74,8 @@ pub(super) struct CommitItem {
     children: Children,
 }
 
-/// The columns that a cancel leaves as they are. If a part of an execution cannot be read, there is no
-/// value to write to them.
+/// The columns that a commit with [`Commit::is_reduced`] leaves unchanged: a cancel does not need them, and
+/// there may be no values for them, because a part of the execution could not be read.
 const NOT_OF_CANCELS: [&str; 11] = [
     "progress",
     "current_step",
@@ -324,7 +324,7 @@ impl PgStore {
     pub(super) async fn commit_one(&self, commit: &Commit) -> Result<Committed, Error> {
         let item = match self.write_commit_down(commit) {
             Ok(item) => item,
-            // If the lease was lost too, report that first.
+            // If the lease is also lost, report that instead.
             Err(Error::Invalid(message)) => {
                 return Err(match self.why_refused(commit).await? {
                     Some(refused @ (Error::Conflict(_) | Error::Signaled(_))) => refused,

@@ -209,7 +209,7 @@ impl PgStore {
         let organization = run.state.execution.organization_id;
         let idempotency = run.idempotency.clone();
         let item = match self.write_down(run).await {
-            // If the id is taken too, report that first.
+            // If the id is also taken, report that instead.
             Err(error @ Error::Invalid(_)) => {
                 let sql = "SELECT id FROM docg.executions WHERE id = $1";
                 let is_free = self.database.read(sql, arguments![id.0]).await?.is_empty();

@@ -168,7 +168,8 @@ pub enum PutError {
     Engine(#[from] EngineError),
 }
 
-/// The expiry of the record that a file was stored: the end of year 9999, so it never expires.
+/// The expiry of the entry that notes which version of a workflow file was stored last. It is the end of the
+/// year 9999, so the entry never expires.
 const NEVER: Timestamp = Timestamp::MAX;
 /// The number of workflows that are stored at once, so that many organizations do not delay the start.
 const PUTS_AT_ONCE: usize = 16;

@@ -59,8 +59,8 @@ pub struct Repair {
     pub trigger_data: Map<String, Value>,
     /// Node parameters to set: an object of parameters, by node id.
     pub nodes: Map<String, Value>,
-    /// The person's answer to an unknown outcome. It is required if the outcome of a step is unknown, and
-    /// refused if no outcome is.
+    /// What the person found out about an effect whose outcome is unknown. It is required if the outcome of
+    /// the failed step is unknown, and refused otherwise.
     pub settlement: Option<Settlement>,
 }
 

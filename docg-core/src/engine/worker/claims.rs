@@ -100,7 +100,8 @@ struct Due {
 /// Claims due executions; `None` if the store does not answer.
 async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option<Due> {
     let now = inner.now();
-    // This claim does not cover due times that are noted from here on.
+    // Take the earliest due time that was noted so far. A time that is noted from now on may come too late
+    // for this claim, so it counts for the next one.
     let noted = inner.wake.due.swap(i64::MAX, Ordering::AcqRel);
     let what = ClaimWhat::Due {
         limit,

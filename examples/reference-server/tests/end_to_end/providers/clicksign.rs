@@ -301,8 +301,8 @@ async fn a_contract_is_signed_though_webhooks_come_twice_late_forged_and_not_at_
     let name = &asked[0]["data"]["attributes"]["name"];
     assert_eq!(name, "Legal representative of the provider");
 
-    // Webhooks about the first signer: the signature, the same webhook again, and an event before the
-    // signature.
+    // Webhooks about the first signer: the signature, the same webhook again, and then an event that happened
+    // before the signature.
     let seen = event("signature_started", ONE, "2026-03-02T09:01:00.000-03:00");
     let signed = event("sign", ONE, "2026-03-02T09:02:00.000-03:00");
     let taken = body(0, &signed, &[]);
