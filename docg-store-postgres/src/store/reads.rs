@@ -457,6 +457,8 @@ const LOGS: JournalSql = JournalSql {
 struct Journal {
     sql: JournalSql,
     position: (i64, i64),
+    /// The number of rows that the next statement reads. It doubles, because a filter may select few of them.
+    rows: usize,
     has_more: bool,
 }
 
@@ -468,6 +470,7 @@ impl Journal {
         Some(Self {
             sql,
             position,
+            rows: 1,
             has_more: true,
         })
     }
@@ -480,7 +483,8 @@ impl Journal {
         id: ExecutionId,
         limit: usize,
     ) -> Result<Vec<PgRow>, Error> {
-        let limit = limit.clamp(1, MOST_ROWS);
+        let limit = limit.max(self.rows).min(MOST_ROWS);
+        self.rows = 2 * limit;
         let (last, other) = self.position;
         let parameters = arguments![id.0, organization.0, last, other, int(limit as u64)];
         let rows = store.database.read(self.sql.sql, parameters).await?;
