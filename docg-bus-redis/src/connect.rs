@@ -159,8 +159,8 @@ impl Connector {
         let mut connection = self.open_server(server, waits).await?;
         match last_entry(key).query_async(&mut connection).await {
             Ok(()) => Ok(connection),
-            // While the key's slot moves to another server, both servers may refuse the key. The reader then
-            // connects again.
+            // Follow one redirect only. While the key's slot moves to another server, the second server may
+            // refuse the key, too; then the reader of the stream connects again.
             Err(error) => match error.redirect_node() {
                 Some((address, _)) => self.open_server(&at(server, address)?, waits).await,
                 None => Err(error),

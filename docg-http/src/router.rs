@@ -115,7 +115,7 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(openapi::get))
 }
 
-/// Puts the API's layers around routes. They read request facts, set headers, render errors and panics as
+/// Puts the API's layers around routes. They read a request's language and ids, set headers, render errors and panics as
 /// problems, limit load and time, measure requests, and answer CORS.
 pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
     routes

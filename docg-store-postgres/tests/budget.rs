@@ -23,7 +23,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 /// The number of measured executions. They run one after the other, so that none shares a transaction with
 /// another. Only the lowest cost counts: real time adds to the cost of some executions, and of most on a busy
-/// machine. For example, a commit cannot be delayed any longer, the relay runs, or a page is cleaned up.
+/// machine. For example, a commit cannot be delayed any longer, the sweeper runs, or a page is cleaned up.
 const RUNS: usize = 15;
 
 /// A server with `pg_stat_statements`.
@@ -180,7 +180,7 @@ struct Kind {
     /// ends it, and one comes before each effect, except an effect that is the first step. If the process
     /// that creates the execution also runs it, there is no claim.
     commits: i64,
-    /// All statements, including those by which readers look up the execution and the relay marks the
+    /// All statements, including those by which readers look up the execution and the sweeper marks the
     /// execution's events as published.
     statements: i64,
     /// A little more than was measured when the test was written. The trigger data take 500 of these bytes.

@@ -347,7 +347,8 @@ async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
         claim = world.claim(0).await;
     }
     assert_eq!(ids(&claim), [good]);
-    // The unreadable execution is put off by one lease, and does not block the good one after that either.
+    // After 1,000 ms the lease of the good execution ends, and the unreadable one, put off for as long, is due
+    // again. Only the good one is claimed.
     assert_eq!(ids(&world.claim(1_000).await), [good]);
     assert_eq!(ids(&world.claim(1_001).await), []);
 }

@@ -12,7 +12,8 @@ use crate::{
 /// stream ends with an error, and the reader continues from the store.
 pub type EventStream = BoxStream<'static, Result<Arc<Event>, BusError>>;
 
-/// An organization stream: events of all executions of an organization. Its last item is an error.
+/// An organization stream: events of all executions of an organization. It ends only with
+/// an error, its last item: the reader may have missed events, or the bus is unavailable.
 pub type OrganizationStream = BoxStream<'static, Result<ListEvent, BusError>>;
 
 /// An event in an organization stream.

@@ -260,7 +260,7 @@ pub enum LeaseAfter {
         /// execution is due at once.
         due_at: Option<Timestamp>,
     },
-    /// The worker releases the lease of an execution that has ended, with this commit or before. The store
+    /// The execution has ended, by this commit or an earlier one, and the worker releases the lease. The store
     /// refuses the commit if the inbox holds a signal that the commit does not settle: the execution would
     /// end without having seen that signal. After the end, only a signal makes the execution due.
     End,

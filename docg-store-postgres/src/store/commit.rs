@@ -324,7 +324,7 @@ impl PgStore {
     pub(super) async fn commit_one(&self, commit: &Commit) -> Result<Committed, Error> {
         let item = match self.write_commit_down(commit) {
             Ok(item) => item,
-            // If the lease is also lost, report that instead.
+            // If the lease is also lost, the version changed or signals unread, report that instead.
             Err(Error::Invalid(message)) => {
                 return Err(match self.why_refused(commit).await? {
                     Some(refused @ (Error::Conflict(_) | Error::Signaled(_))) => refused,

@@ -216,8 +216,8 @@ impl Driver {
         Ok(renewed.lost.is_empty())
     }
 
-    /// True if the events of a commit that released the lease are stored. A commit without events counts as
-    /// not made, since it has nothing to publish.
+    /// True if a commit that was to release the lease was made: its first event is stored. A commit without
+    /// events leaves no such trace and counts as not made. This does no harm, since it has nothing to publish.
     async fn is_recorded(&self, commit: &Commit) -> Result<bool, StoreError> {
         let Some(first) = commit.events.first() else {
             return Ok(false);

@@ -118,8 +118,8 @@ impl Driver {
             state = decision.state;
             self.held.extend(decision.records);
             let (next, keeps_lease) = (decision.next, decision.keeps_lease);
-            // Commit nothing before an action that carries signals: they stay in the inbox until the action
-            // is done.
+            // Commit nothing before a handler is stopped or probed because a person ends the execution: the
+            // signals that ask for it stay in the inbox until that is done.
             let is_held = next.carries_signals()
                 || decision.may_be_held && keeps_lease && self.may_hold_records();
             if is_held {

@@ -79,7 +79,8 @@ pub enum Fact<'a> {
     },
 }
 
-/// The name that stands for all unregistered names.
+/// Stands in a [`Fact`] for every node type or provider that is not registered, so that observers see a limited
+/// number of names.
 pub const OTHER: &str = "other";
 
 /// The result of a step's attempt.

@@ -14,8 +14,8 @@ use crate::{
     run::{InvalidTransition, Status, StepState},
 };
 
-/// The inputs with which the driver of a claimed execution begins, and whether the run state was reduced to
-/// the execution's own row.
+/// The inputs with which the driver of a claimed execution begins, and whether steps, definition and requests
+/// were removed from the run state, because they cannot be read or workers keep dying. Then only a cancel works.
 pub(crate) struct TakenApart {
     pub(crate) inputs: Vec<Input>,
     pub(crate) is_reduced: bool,

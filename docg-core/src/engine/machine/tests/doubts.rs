@@ -1,5 +1,5 @@
-//! Steps whose outcome is unknown: the handler is probed, a request is picked up, or a person settles the
-//! outcome.
+//! Steps whose outcome is unknown: the handler is probed, a signature request that the lost attempt made is
+//! taken over in place of a new one, or a person settles the outcome.
 
 use serde_json::json;
 
