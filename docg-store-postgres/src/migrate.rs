@@ -79,7 +79,7 @@ const MIGRATIONS: [Migration; 12] = [
     },
 ];
 
-/// The tables that the migrations create.
+/// The tables that the migrations create, of which some are views by now.
 pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
     let created = |migration: &Migration| migration.sql.split("CREATE TABLE docg.").skip(1);
     let name = |rest: &'static str| rest.split_whitespace().next();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
-    ids::{OrganizationId, WorkerId},
-    observe::{LogDomain, LogLevel},
+    event::Event,
+    ids::{ExecutionId, OrganizationId, WorkerId},
+    observe::{LogDomain, LogEntry, LogLevel},
     ports::{ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore, LeaseAfter, StoreErrorKind},
     query::{EventQuery, LogQuery},
 };
@@ -144,77 +145,88 @@ fn before_the_journal() -> String {
     )
 }
 
-#[tokio::test]
-async fn executions_with_events_and_logs_are_migrated_and_go_on() {
-    let database = Database::empty().await;
-    let store = open(database.url()).await;
-    store.migrate().await.expect("migrates");
-    let organization = OrganizationId::new();
-    let run = RunFixture::of(organization).build();
-    let id = run.state.execution.id;
-    store.create(run).await.expect("stores");
-    let commit = async |events| {
-        let claim = store.claim(ClaimRequest {
+/// An execution in a database of its own.
+struct World {
+    database: Database,
+    store: PgStore,
+    organization: OrganizationId,
+    id: ExecutionId,
+}
+
+impl World {
+    async fn new() -> Self {
+        let database = Database::empty().await;
+        let store = open(database.url()).await;
+        store.migrate().await.expect("migrates");
+        let organization = OrganizationId::new();
+        let run = RunFixture::of(organization).build();
+        let id = run.state.execution.id;
+        store.create(run).await.expect("stores");
+        Self {
+            database,
+            store,
+            organization,
+            id,
+        }
+    }
+
+    /// Commits so many events, and two log entries.
+    async fn commit(&self, events: usize) {
+        let claim = self.store.claim(ClaimRequest {
             worker_id: WorkerId::new(),
-            what: ClaimWhat::One(id),
+            what: ClaimWhat::One(self.id),
             now: at(0),
             lease_until: at(60_000),
         });
         let claimed = claim.await.expect("claims").claimed.pop().expect("is free");
-        let mut commit = CommitFixture::on(&claimed).events(events).audit("test");
+        let mut commit = CommitFixture::on(&claimed).events(events);
         for level in [LogLevel::Ok, LogLevel::Warn] {
             commit = commit.log(level, LogDomain::Step, Some("a"));
         }
         let mut commit = commit.build();
         commit.then = LeaseAfter::Release { due_at: None };
-        store.commit(commit).await.expect("commits");
-    };
-    // More than a row of the journal takes.
-    commit(250).await;
-    let read = async || {
-        let events = EventQuery::of(organization, id).limit(1_000);
-        let logs = LogQuery::of(organization, id).limit(1_000);
-        let events = store.events(events).await.expect("lists");
-        (events, store.logs(logs).await.expect("lists").items)
-    };
-    let before = read().await;
-    sql(database.url(), &before_the_journal()).await;
-    store.migrate().await.expect("migrates");
-    assert_eq!(read().await, before);
-    commit(1).await;
-    let (events, logs) = read().await;
-    assert_eq!(events.len(), before.0.len() + 1);
-    assert_eq!(logs.len(), before.1.len() + 2);
-    let counted = |seq: Vec<u64>| assert!(seq.iter().copied().eq(1..=seq.len() as u64), "{seq:?}");
-    counted(events.iter().map(|event| event.seq).collect());
-    counted(logs.iter().map(|entry| entry.seq).collect());
+        self.store.commit(commit).await.expect("commits");
+    }
+
+    async fn read(&self) -> (Vec<Arc<Event>>, Vec<Arc<LogEntry>>) {
+        let events = EventQuery::of(self.organization, self.id).limit(1_000);
+        let logs = LogQuery::of(self.organization, self.id).limit(1_000);
+        let events = self.store.events(events).await.expect("lists");
+        (events, self.store.logs(logs).await.expect("lists").items)
+    }
 }
 
 #[tokio::test]
-async fn deleted_events_and_log_entries_leave_the_others_their_numbers() {
-    let database = Database::empty().await;
-    let store = open(database.url()).await;
-    store.migrate().await.expect("migrates");
-    let organization = OrganizationId::new();
-    let run = RunFixture::of(organization).build();
-    let id = run.state.execution.id;
-    store.create(run).await.expect("stores");
-    let read = async || {
-        let events = store.events(EventQuery::of(organization, id)).await;
-        let events = events.expect("lists");
-        let logs = store.logs(LogQuery::of(organization, id)).await;
-        let logs = logs.expect("lists").items;
-        let seqs: (Vec<u64>, Vec<u64>) = (
-            events.iter().map(|event| event.seq).collect(),
-            logs.iter().map(|entry| entry.seq).collect(),
-        );
-        seqs
-    };
-    let (mut events, mut logs) = read().await;
-    let delete = "DELETE FROM docg.execution_events WHERE seq = 1;
-        DELETE FROM docg.execution_logs WHERE seq = 1";
-    sql(database.url(), delete).await;
-    events.retain(|seq| *seq != 1);
-    logs.retain(|seq| *seq != 1);
-    assert_eq!(read().await, (events, logs));
+async fn deleted_events_and_log_entries_leave_the_others_as_they_are() {
+    let world = World::new().await;
+    world.commit(250).await;
+    let (mut events, mut logs) = world.read().await;
+    let delete = "DELETE FROM docg.execution_events WHERE seq IN (1, 5, 120, 121);
+        DELETE FROM docg.execution_logs WHERE seq = 2";
+    sql(world.database.url(), delete).await;
+    events.retain(|event| ![1, 5, 120, 121].contains(&event.seq));
+    logs.retain(|entry| entry.seq != 2);
+    assert_eq!(world.read().await, (events, logs));
+}
+
+#[tokio::test]
+async fn executions_with_events_and_logs_are_migrated_and_go_on() {
+    let world = World::new().await;
+    // More than a row of the journal takes.
+    world.commit(250).await;
+    let before = world.read().await;
+    sql(world.database.url(), &before_the_journal()).await;
+    world.store.migrate().await.expect("migrates");
+    assert_eq!(world.read().await, before);
+    world.commit(1).await;
+    let (events, logs) = world.read().await;
+    assert_eq!(events[..before.0.len()], before.0);
+    assert_eq!(logs[..before.1.len()], before.1);
+    let counted = |seq: Vec<u64>| assert!(seq.iter().copied().eq(1..=seq.len() as u64), "{seq:?}");
+    counted(events.iter().map(|event| event.seq).collect());
+    counted(logs.iter().map(|entry| entry.seq).collect());
+    assert_eq!(
+        (events.len(), logs.len()),
+        (before.0.len() + 1, before.1.len() + 2)
+    );
 }

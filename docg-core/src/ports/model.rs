@@ -284,8 +284,9 @@ impl LeaseAfter {
 pub struct Committed {
     /// True if the inbox holds signals that this commit did not settle.
     pub signals_pending: bool,
-    /// True if the commit released a lease for which a claim was [held back](Claim::held_back): workers must
-    /// be woken to claim. Reported once per organization, until a claim is held back again.
+    /// True if the commit released a lease of an organization whose due executions a claim left out, because it
+    /// had its share of leases (see [`Claim::held_back`]). Workers must be woken to claim them. Reported once per
+    /// organization, until a claim leaves some out again.
     pub share_awaited: bool,
 }
 

@@ -146,7 +146,7 @@ impl Allowance {
     }
 }
 
-/// The clock of an attempt. It stands still while the handler waits for a place.
+/// The clock of an attempt's timeout. It stands still while the handler waits for a place in a shared pool.
 #[derive(Debug)]
 pub(crate) struct Time {
     clock: Arc<dyn Clock>,

@@ -30,7 +30,7 @@ use crate::world::{World, an_hour_later, builder, echo};
 const ANN: &str = "ann@example.com";
 const BEN: &str = "ben@example.com";
 
-/// The fault of the inbox when it sends the first invitation to Ben.
+/// What goes wrong when the test's notifier sends the first invitation to Ben.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,

@@ -107,7 +107,8 @@ impl Late {
         Self::Never,
     ];
 
-    /// The act that ends with this answer; `None` for [`Late::Stopped`].
+    /// What the handler does after it was told to stop; `None` for [`Late::Stopped`], when it reports that it
+    /// stopped.
     fn act(self) -> Option<Act> {
         Some(match self {
             Self::Stopped => return None,

@@ -19,14 +19,20 @@ pub(crate) fn unnest(groups: &[Columns], first: usize, alias: &str) -> String {
     )
 }
 
-/// SQL for columns as a table `alias` with one row, whose values are the parameters from number `first` on.
-/// The server runs a statement with one row faster if it need not unpack arrays.
+/// As [`unnest`], for arrays of one element each. The server takes single elements faster than it unpacks
+/// arrays.
 pub(crate) fn single(groups: &[Columns], first: usize, alias: &str) -> String {
     let columns = groups.iter().copied().flatten().zip(first..);
-    let values: Vec<_> = columns
-        .map(|((name, sql), number)| format!("${number}::{} AS {name}", sql.replace("[]", "")))
-        .collect();
-    format!("(SELECT {}) AS {alias}", values.join(", "))
+    let element = |((name, sql), number): (&(&str, &str), usize)| {
+        let (array, cast) = sql.split_once("::").unwrap_or((sql, ""));
+        let cast = match cast.trim_end_matches("[]") {
+            "" => String::new(),
+            cast => format!("::{cast}"),
+        };
+        format!("(${number}::{array})[1]{cast} AS {name}")
+    };
+    let elements: Vec<_> = columns.map(element).collect();
+    format!("(SELECT {}) AS {alias}", elements.join(", "))
 }
 
 /// Declares the row of a table: `column: Rust type = "array type"`. Arrays of JSON are sent as text.
@@ -59,17 +65,6 @@ macro_rules! row {
                     .map_err(sqlx::Error::Encode)?;)+
                 Ok(())
             }
-
-            /// Adds the row to a statement's parameters, as one value for each column.
-            #[allow(dead_code, reason = "most rows come with others")]
-            pub(crate) fn bind_single(
-                &self,
-                arguments: &mut sqlx::postgres::PgArguments,
-            ) -> Result<(), sqlx::Error> {
-                use sqlx::Arguments;
-                $(arguments.add(&self.$column).map_err(sqlx::Error::Encode)?;)+
-                Ok(())
-            }
         }
     };
 }
@@ -90,7 +85,7 @@ mod tests {
         assert_eq!(unnest(&[ages], 1, "r"), "unnest($1::int8[]) AS r (age)");
         assert_eq!(
             single(&[names, ages], 3, "i"),
-            "(SELECT $3::uuid AS id, $4::text::json AS name, $5::int8 AS age) AS i"
+            "(SELECT ($3::uuid[])[1] AS id, ($4::text[])[1]::json AS name, ($5::int8[])[1] AS age) AS i"
         );
     }
 }

@@ -133,18 +133,18 @@ pub(crate) fn bytes32(row: &PgRow, column: &str) -> Result<[u8; 32], Error> {
 /// Replaces those values of a row that cannot be read, and keeps the error of the first.
 #[derive(Default)]
 pub(crate) struct Lenient {
-    fault: Option<Error>,
+    pub(super) fault: Option<Error>,
 }
 
 impl Lenient {
-    fn or<T>(&mut self, read: Result<T, Error>, instead: T) -> T {
+    pub(super) fn or<T>(&mut self, read: Result<T, Error>, instead: T) -> T {
         read.unwrap_or_else(|error| {
             self.fault = self.fault.take().or(Some(error));
             instead
         })
     }
 
-    fn or_default<T: Default>(&mut self, read: Result<T, Error>) -> T {
+    pub(super) fn or_default<T: Default>(&mut self, read: Result<T, Error>) -> T {
         self.or(read, T::default())
     }
 
@@ -528,17 +528,13 @@ pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
 }
 
 /// The columns of a row that comes as JSON, each of which can be read by itself.
+#[derive(Default)]
 pub(super) struct Columns<'j>(BTreeMap<&'j str, &'j RawValue>);
 
 impl<'j> Columns<'j> {
-    fn of(what: &str, json: &'j str) -> Result<Self, Error> {
+    pub(super) fn of(what: &str, json: &'j str) -> Result<Self, Error> {
         let columns = serde_json::from_str(json);
         columns.map(Self).map_err(|e| cannot_be_read(what, &e))
-    }
-
-    /// The columns, or none if they are no JSON object.
-    pub(super) fn lenient(json: &'j str) -> Self {
-        Self(serde_json::from_str(json).unwrap_or_default())
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, column: &str) -> Result<T, Error> {
@@ -546,7 +542,7 @@ impl<'j> Columns<'j> {
         from_json(column, json)
     }
 
-    pub(super) fn or_default<T: DeserializeOwned + Default>(&self, column: &str) -> T {
+    fn or_default<T: DeserializeOwned + Default>(&self, column: &str) -> T {
         self.get(column).unwrap_or_default()
     }
 }

@@ -33,9 +33,12 @@ impl Encoder {
 
     /// Encodes a value as JSON. A Rust string has no lone surrogates, so the JSON has none either.
     pub(crate) fn json(self, field: &str, value: &impl Serialize) -> Result<String, Error> {
-        let json = serde_json::to_string(value)
-            .map_err(|e| Error::Invalid(format!("{field} cannot be written as JSON: {e}")))?;
-        self.checked(field, json)
+        self.checked(field, to_json(field, value)?, MAX_STORED_DEPTH)
+    }
+
+    /// Encodes a record whose members are values, each of which may be as deep as a value by itself.
+    pub(crate) fn record(self, what: &str, record: &impl Serialize) -> Result<String, Error> {
+        self.checked(what, to_json(what, record)?, MAX_STORED_DEPTH + 1)
     }
 
     /// Encodes a value that is JSON already.
@@ -45,11 +48,11 @@ impl Encoder {
         value: Option<&JsonText>,
     ) -> Result<Option<String>, Error> {
         value
-            .map(|value| self.checked(field, value.as_str().to_owned()))
+            .map(|value| self.checked(field, value.as_str().to_owned(), MAX_STORED_DEPTH))
             .transpose()
     }
 
-    fn checked(self, field: &str, json: String) -> Result<String, Error> {
+    fn checked(self, field: &str, json: String, max_depth: usize) -> Result<String, Error> {
         if json.len() > self.max_json_bytes {
             return Err(Error::Invalid(format!(
                 "{field} takes {} bytes as JSON, more than the {} that are allowed",
@@ -57,7 +60,7 @@ impl Encoder {
                 self.max_json_bytes
             )));
         }
-        match Unstorable::of_json(&json, MAX_STORED_DEPTH) {
+        match Unstorable::of_json(&json, max_depth) {
             Some(fault) => Err(cannot_be_stored(field, fault)),
             None => Ok(json),
         }
@@ -70,6 +73,11 @@ impl Encoder {
     ) -> Result<Option<String>, Error> {
         value.map(|value| self.json(field, value)).transpose()
     }
+}
+
+fn to_json(field: &str, value: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::Invalid(format!("{field} cannot be written as JSON: {e}")))
 }
 
 fn cannot_be_stored(field: &str, fault: Unstorable) -> Error {

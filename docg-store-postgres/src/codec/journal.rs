@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{
     Encoder,
-    decode::{Columns, EPOCH, field, from_json},
+    decode::{Columns, EPOCH, Lenient, field, from_json},
     int, row,
     rows::of_execution,
 };
@@ -132,7 +132,7 @@ fn new_event(event: &Event, execution: &Execution, encoder: Encoder) -> Result<S
         current_step: event.current_step.as_deref(),
         data: &event.data,
     };
-    encoder.json(event.event_type(), &stored)
+    encoder.record(event.event_type(), &stored)
 }
 
 fn new_entry(entry: &LogEntry, execution: &Execution, encoder: Encoder) -> Result<String, Error> {
@@ -149,19 +149,19 @@ fn new_entry(entry: &LogEntry, execution: &Execution, encoder: Encoder) -> Resul
         correlation_id: (entry.correlation_id != execution.correlation_id)
             .then_some(&*entry.correlation_id),
     };
-    encoder.json("log entry", &stored)
+    encoder.record("log entry", &stored)
 }
 
-/// What the records of an execution have in common.
-pub(crate) struct Shared {
+/// The ids of an execution that all its events and log entries have.
+pub(crate) struct ExecutionIds {
     execution_id: ExecutionId,
     workflow_id: WorkflowId,
     organization_id: OrganizationId,
     correlation_id: Arc<str>,
 }
 
-impl Shared {
-    /// Reads it from a row with the execution's columns.
+impl ExecutionIds {
+    /// Reads the ids from a row with the execution's columns.
     pub(crate) fn of(row: &PgRow) -> Result<Self, Error> {
         Ok(Self {
             execution_id: field::<Uuid>(row, "id")?.into(),
@@ -171,84 +171,79 @@ impl Shared {
         })
     }
 
-    /// Reads the events of a journal row, each with its number, of which readers see 0 if it is damaged. An
-    /// event that cannot be read keeps its place, so that no reader sees a gap.
+    /// Reads the events of a journal row, each with its stored number. An event that cannot be read keeps its
+    /// place, so that no reader sees a gap.
     pub(crate) fn events(&self, row: &PgRow) -> Result<Vec<(i64, Arc<Event>)>, Error> {
-        numbered(row, "events", "last_event", |seq, json| {
-            self.event(seq, json)
+        self.numbered(row, "events", "last_event", |seq, json, read| {
+            let columns = read.or_default(Columns::of("event", json));
+            let progress: u8 = read.or_default(columns.get("progress"));
+            Event {
+                event_id: read.or(columns.get("event_id"), EventId(Uuid::nil())),
+                seq,
+                timestamp: read.or(columns.get("timestamp"), EPOCH),
+                execution_id: self.execution_id,
+                workflow_id: self.workflow_id,
+                organization_id: self.organization_id,
+                correlation_id: Arc::clone(&self.correlation_id),
+                status: read.or(columns.get("status"), Status::Running),
+                progress: progress.min(100),
+                current_step: read.or_default(columns.get("current_step")),
+                data: read.or(from_json("event", json), EventData::Progress { progress }),
+            }
         })
     }
 
-    /// Reads the log entries of a journal row, each with its number. If an entry cannot be read, its message
-    /// states that.
+    /// Reads the log entries of a journal row, each with its stored number. If an entry's message cannot be
+    /// read, the entry states that.
     pub(crate) fn logs(&self, row: &PgRow) -> Result<Vec<(i64, Arc<LogEntry>)>, Error> {
-        numbered(row, "logs", "last_log", |seq, json| self.entry(seq, json))
-    }
-
-    fn event(&self, seq: u64, json: &str) -> Arc<Event> {
-        let columns = Columns::lenient(json);
-        let progress: u8 = columns.or_default("progress");
-        Arc::new(Event {
-            event_id: columns.get("event_id").unwrap_or(EventId(Uuid::nil())),
-            seq,
-            timestamp: columns.get("timestamp").unwrap_or(EPOCH),
-            execution_id: self.execution_id,
-            workflow_id: self.workflow_id,
-            organization_id: self.organization_id,
-            correlation_id: Arc::clone(&self.correlation_id),
-            status: columns.get("status").unwrap_or(Status::Running),
-            progress: progress.min(100),
-            current_step: columns.or_default("current_step"),
-            data: from_json("event", json).unwrap_or(EventData::Progress { progress }),
+        self.numbered(row, "logs", "last_log", |seq, json, read| {
+            let columns = read.or_default(Columns::of("log entry", json));
+            let message = columns.get("message_human");
+            let correlation_id: Option<Arc<str>> = read.or_default(columns.get("correlation_id"));
+            LogEntry {
+                id: read.or(columns.get("id"), LogId(Uuid::nil())),
+                seq,
+                execution_id: self.execution_id,
+                step_id: read.or_default(columns.get("step_id")),
+                timestamp: read.or(columns.get("timestamp"), EPOCH),
+                level: read.or(columns.get("level"), LogLevel::Error),
+                domain: read.or(columns.get("domain"), LogDomain::Execution),
+                message_human: read.or(message, Text::key("log-unreadable")),
+                message_tech: read.or_default(columns.get("message_tech")),
+                details_tech: read.or_default(columns.get("details_tech")),
+                correlation_id: correlation_id.unwrap_or_else(|| Arc::clone(&self.correlation_id)),
+            }
         })
     }
 
-    fn entry(&self, seq: u64, json: &str) -> Arc<LogEntry> {
-        let columns = Columns::lenient(json);
-        let correlation_id: Option<Arc<str>> = columns.or_default("correlation_id");
-        Arc::new(LogEntry {
-            id: columns.get("id").unwrap_or(LogId(Uuid::nil())),
-            seq,
-            execution_id: self.execution_id,
-            step_id: columns.or_default("step_id"),
-            timestamp: columns.get("timestamp").unwrap_or(EPOCH),
-            level: columns.get("level").unwrap_or(LogLevel::Error),
-            domain: columns.get("domain").unwrap_or(LogDomain::Execution),
-            message_human: columns
-                .get("message_human")
-                .unwrap_or_else(|_| Text::key("log-unreadable")),
-            message_tech: columns.or_default("message_tech"),
-            details_tech: columns.or_default("details_tech"),
-            correlation_id: correlation_id.unwrap_or_else(|| Arc::clone(&self.correlation_id)),
-        })
+    /// Reads the records in `column`, of which the last has the number in `last`. Readers see the number 0 for
+    /// a damaged one. A deleted record is empty. If the column is no array, it is read as a single record that
+    /// cannot be read. The first fault of a record is logged.
+    fn numbered<T>(
+        &self,
+        row: &PgRow,
+        column: &str,
+        last: &str,
+        read: impl Fn(u64, &str, &mut Lenient) -> T,
+    ) -> Result<Vec<(i64, Arc<T>)>, Error> {
+        let (json, last): (&str, i64) = (field(row, column)?, field(row, last)?);
+        let records: Vec<&str> = match serde_json::from_str::<Vec<&RawValue>>(json) {
+            Ok(records) => records.into_iter().map(RawValue::get).collect(),
+            Err(_) => vec!["null"],
+        };
+        let before = last.saturating_sub(int(records.len() as u64));
+        let numbered = records.into_iter().zip(1..);
+        let left = numbered.filter(|(json, _)| *json != "{}");
+        let read = |(json, place)| {
+            let seq = before.saturating_add(place);
+            let mut lenient = Lenient::default();
+            let record = read(u64::try_from(seq).unwrap_or_default(), json, &mut lenient);
+            if let Some(fault) = lenient.fault {
+                let id = self.execution_id;
+                tracing::error!(execution_id = %id, seq, "one of its {column} cannot be read: {fault}");
+            }
+            (seq, Arc::new(record))
+        };
+        Ok(left.map(read).collect())
     }
-}
-
-/// Reads the records in `column`, of which the last has the number in `last`. A deleted record is empty. If
-/// they are no array, they are read as a single record.
-fn numbered<T>(
-    row: &PgRow,
-    column: &str,
-    last: &str,
-    read: impl Fn(u64, &str) -> T,
-) -> Result<Vec<(i64, T)>, Error> {
-    let (json, last): (&str, i64) = (field(row, column)?, field(row, last)?);
-    let records: Vec<&RawValue> = match serde_json::from_str(json) {
-        Ok(records) => records,
-        Err(_) => {
-            return Ok(vec![(
-                last,
-                read(u64::try_from(last).unwrap_or_default(), json),
-            )]);
-        }
-    };
-    let before = last.saturating_sub(int(records.len() as u64));
-    let numbered = records
-        .into_iter()
-        .zip(1..)
-        .map(|(record, place)| (before.saturating_add(place), record.get()));
-    let left = numbered.filter(|(_, json)| *json != "{}");
-    Ok(left
-        .map(|(seq, json)| (seq, read(u64::try_from(seq).unwrap_or_default(), json)))
-        .collect())
 }

@@ -18,7 +18,7 @@ pub(crate) use decode::{
 };
 pub(crate) use encode::{Encoder, int, time_column};
 pub(crate) use execution::{ExecutionPlace, ExecutionRow};
-pub(crate) use journal::{JournalRow, Shared};
+pub(crate) use journal::{ExecutionIds, JournalRow};
 pub(crate) use rows::{ApprovalRow, AuditRow, SignatureRow, StepRow};
 
 /// A time in the driver's type.

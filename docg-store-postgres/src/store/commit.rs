@@ -74,8 +74,8 @@ pub(super) struct CommitItem {
     children: Children,
 }
 
-/// The columns that a commit with [`Commit::is_reduced`] leaves unchanged: a cancel does not need them, and
-/// there may be no values for them, because a part of the execution could not be read.
+/// The columns that a commit with [`Commit::is_reduced`] leaves unchanged. Such a commit only cancels. It is
+/// decided without steps and definition, so it has no values for these columns.
 const NOT_OF_CANCELS: [&str; 11] = [
     "progress",
     "current_step",
@@ -93,11 +93,12 @@ const NOT_OF_CANCELS: [&str; 11] = [
 /// The parts that a statement for commits needs. Each part costs time even if it has nothing to do.
 #[derive(Clone, Copy)]
 struct Parts {
-    /// There is one commit and no more.
+    /// The batch is one commit.
     is_single: bool,
-    /// A commit settles signals, changes inputs, or has a request.
+    /// At least one commit of the batch settles signals, changes the execution's inputs, or stores a signature
+    /// request or an approval.
     has_more: bool,
-    /// A commit releases its lease.
+    /// At least one commit of the batch releases its lease.
     releases: bool,
 }
 
@@ -120,7 +121,9 @@ impl Parts {
 }
 
 /// The SQL for a batch of commits. `expires_at` is when a claim should check whether the lease has expired. It
-/// stays unchanged while it lies in the second half of the lease, so that no index is touched.
+/// stays unchanged while it lies in the second half of the lease, so that no index is touched. Organization,
+/// workflow and creation time are compared with `IS NOT DISTINCT FROM`, which no index serves: with `=`, the
+/// planner may take an index of lists in place of the key.
 fn commit(parts: Parts) -> String {
     let has_more = parts.has_more;
     let execution_at = 2;
@@ -165,7 +168,8 @@ fn commit(parts: Parts) -> String {
     ));
     let (awaited, told) = match parts.releases {
         true => (
-            // Told once. What somebody else is telling at this moment is passed over.
+            // One commit only reports that a claim was held back by this organization's share, and deletes
+            // the note of it. A note that another commit has locked is left to that commit.
             "awaited AS (
                 DELETE FROM docg.held_back h
                 WHERE h.organization_id = ANY (ARRAY(
@@ -276,13 +280,8 @@ impl BatchItem for CommitItem {
         };
         let all = items.iter();
         let mut arguments = arguments![database.row_wait()];
-        if let [item] = items {
-            item.execution.bind_single(&mut arguments)?;
-            item.fence.bind_single(&mut arguments)?;
-        } else {
-            ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
-            FenceRow::bind(all.clone().map(|item| &item.fence), &mut arguments)?;
-        }
+        ExecutionRow::bind(all.clone().map(|item| &item.execution), &mut arguments)?;
+        FenceRow::bind(all.clone().map(|item| &item.fence), &mut arguments)?;
         let children = all.clone().map(|item| &item.children);
         Children::bind(children, &mut arguments, parts.has_more)?;
         if parts.has_more {

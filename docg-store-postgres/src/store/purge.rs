@@ -26,9 +26,11 @@ impl PgStore {
     /// repeats the failed part.
     pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let mut purged = self.purge_settled(before, limit).await?;
-        // The old executions that are left are locked by another session, or have unsettled signals.
         if purged < limit {
+            // Also delete definitions that an earlier purge could not delete.
             left_for_later(self.purge_left_over().await);
+            // Every old execution that is left is locked by another session or has unsettled signals. If such an
+            // execution cannot be read, no worker will ever settle its signals: settle them here.
             let more = self.purge_unreadable(before, limit - purged).await;
             purged += left_for_later(more).unwrap_or(0);
         }
@@ -187,7 +189,8 @@ impl PgStore {
         Ok(why)
     }
 
-    /// Fails if a worker could not load the execution.
+    /// Reads the execution's state and definition as a worker does. Fails if they cannot be read; succeeds if the
+    /// execution does not exist.
     async fn read_whole(&self, id: Uuid) -> Result<(), Error> {
         let Some(row) = self.state_row(id).await? else {
             return Ok(());

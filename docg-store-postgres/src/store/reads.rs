@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Shared, Time, approval, audit_event, bytes32, field, int, lenient_step, record,
+        ExecutionIds, Time, approval, audit_event, bytes32, field, int, lenient_step, record,
         signature_request, steps,
     },
     database::arguments,
@@ -295,8 +295,8 @@ impl PgStore {
         };
         let mut found = Found::new(query.limit, query.after);
         while found.has_room() && journal.has_more {
-            for row in journal.read(self, organization, id, found.room()).await? {
-                found.extend(Shared::of(&row)?.events(&row)?);
+            for row in journal.read(self, organization, id).await? {
+                found.extend(ExecutionIds::of(&row)?.events(&row)?);
             }
         }
         Ok(found.page().items)
@@ -312,8 +312,8 @@ impl PgStore {
         };
         let mut found = Found::new(query.limit, query.after);
         while found.has_room() && journal.has_more {
-            for row in journal.read(self, organization, id, found.room()).await? {
-                let mut logs = Shared::of(&row)?.logs(&row)?;
+            for row in journal.read(self, organization, id).await? {
+                let mut logs = ExecutionIds::of(&row)?.logs(&row)?;
                 logs.retain(|(_, entry)| query.selects(entry));
                 found.extend(logs);
             }
@@ -457,7 +457,7 @@ const LOGS: JournalSql = JournalSql {
 struct Journal {
     sql: JournalSql,
     position: (i64, i64),
-    /// The number of rows that the next statement reads. It doubles, because a filter may select few of them.
+    /// The number of rows that the next statement reads.
     rows: usize,
     has_more: bool,
 }
@@ -470,7 +470,7 @@ impl Journal {
         Some(Self {
             sql,
             position,
-            rows: 1,
+            rows: FIRST_ROWS,
             has_more: true,
         })
     }
@@ -481,10 +481,9 @@ impl Journal {
         store: &PgStore,
         organization: OrganizationId,
         id: ExecutionId,
-        limit: usize,
     ) -> Result<Vec<PgRow>, Error> {
-        let limit = limit.max(self.rows).min(MOST_ROWS);
-        self.rows = 2 * limit;
+        let limit = self.rows;
+        self.rows = (2 * limit).min(MOST_ROWS);
         let (last, other) = self.position;
         let parameters = arguments![id.0, organization.0, last, other, int(limit as u64)];
         let rows = store.database.read(self.sql.sql, parameters).await?;
@@ -502,8 +501,11 @@ impl Journal {
     }
 }
 
+/// The number of the journal's rows that the first statement for a page reads. It doubles with each statement: most
+/// rows have several records, but a filter may select few of them.
+const FIRST_ROWS: usize = 32;
 /// The maximum number of the journal's rows that one statement reads.
-const MOST_ROWS: usize = 500;
+const MOST_ROWS: usize = 512;
 
 /// The records of a page, each with its stored number. All records with a damaged number (0 or less) come with
 /// the first page, beyond its limit, because no page can continue after such a number.
@@ -530,14 +532,9 @@ impl<T> Found<T> {
             .extend(records.filter(|(seq, _)| is_first_page || *seq > after));
     }
 
-    /// How many more records are needed: one more than the page holds tells that another page follows.
-    fn room(&self) -> usize {
-        let valid = self.records.iter().filter(|(seq, _)| *seq > 0).count();
-        self.limit.saturating_add(1).saturating_sub(valid)
-    }
-
+    /// True until there is one record more than the page holds, which tells that another page follows.
     fn has_room(&self) -> bool {
-        self.room() > 0
+        self.records.iter().filter(|(seq, _)| *seq > 0).count() <= self.limit
     }
 
     fn page(self) -> Page<T> {

@@ -51,7 +51,7 @@ pub enum Command {
     Migrate,
     /// Prints the migrations as plain SQL, for operators who run them with their own tools
     PrintMigrations(PrintMigrationsArgs),
-    /// Removes executions that ended long ago, and expired TTL entries, from the database; files stay
+    /// Removes executions that ended long ago, and expired entries (such as webhooks already seen), from the database; files stay
     Purge(PurgeArgs),
     /// Verifies, exports or erases audit trails
     #[command(subcommand)]

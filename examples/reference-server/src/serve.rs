@@ -384,7 +384,7 @@ impl Http {
     async fn stop(self) {
         self.stop_outbox.cancel();
         self.ending.streams.cancel();
-        // Deliveries that are pending now stay in the outbox.
+        // Wait for the outbox's task to stop. Deliveries that it has not made stay in the outbox.
         let _ = self.outbox.await;
         // Accept connections until streams have ended: a reader that reconnects before load balancers have
         // noticed the stop still gets an answer.

@@ -36,8 +36,8 @@ impl Engine {
 
     /// Receives a signature provider's webhook: authenticates it, recognizes repeats, and signals the waiting
     /// execution. An event without facts about a signer, such as one of an unknown kind, changes nothing.
-    /// Such an event is kept for 30 days in the TTL store, under kind `webhook` and key
-    /// `<provider>/<dedupe key>`.
+    /// Every webhook is remembered for 30 days to recognize repeats, as a [`TtlEntry`](crate::ports::TtlEntry) of
+    /// kind `webhook` with key `<provider>/<dedupe key>`. For an event without facts, the entry keeps the event.
     ///
     /// # Errors
     ///

@@ -297,7 +297,7 @@ impl StepRun {
         *self.told.borrow()
     }
 
-    /// The input from a handler that ended without waiting. A probe's answer is left to `attend`, which looks
+    /// The outcome of a handler that ended without waiting, as an input for the machine. A probe's answer is left to `attend`, which looks
     /// for an earlier cancel first.
     pub(crate) fn ended(&mut self) -> Option<Input> {
         match &mut self.work {
@@ -307,7 +307,7 @@ impl StepRun {
         }
     }
 
-    /// Waits for the input from the handler. Cancel safe.
+    /// Waits until the handler ends, and returns its outcome as an input for the machine. Cancel safe.
     pub(crate) async fn finished(&mut self) -> Input {
         let outcome = match &mut self.work {
             Work::Ended(outcome) => match outcome.take() {

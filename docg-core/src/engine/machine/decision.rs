@@ -139,8 +139,9 @@ pub(crate) struct Decision {
     /// True if the driver may hold the records back and commit them with those of the next decision: the next
     /// action has no effect outside, and is repeated if the worker dies.
     pub(crate) may_be_held: bool,
-    /// The state and the records without the end, if the execution ends by itself. The driver goes back to
-    /// them if a person's cancel arrived before that end.
+    /// If this decision ends the execution and no person asked for it: the state and the records just before that
+    /// end. If the commit is refused because a cancel arrived first, the driver goes on from them and applies the
+    /// cancel.
     pub(crate) without_end: Option<WithoutEnd>,
 }
 

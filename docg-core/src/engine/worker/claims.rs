@@ -41,8 +41,8 @@ pub(super) async fn run(inner: Arc<Inner>, pool: WorkerPool) {
             }
         }
         let wanted = free.len();
-        // True only if this process can claim, and found fewer executions than free workers. Otherwise a new
-        // execution wakes other processes.
+        // True if this process can claim, and has free workers left after its claim. One of them then takes a
+        // new execution. If false, a new execution wakes other processes over the bus.
         let mut waits_for_work = false;
         let pause = if let Some(pause) = inner.hold_off_claims() {
             pause

@@ -55,7 +55,8 @@ impl Inner {
             watch.holds_off_until = elapsed + self.options.lease;
             watch.ahead = ahead;
         }
-        // Keep the smallest lead, so that small steps forward add up to a jump.
+        // Measure from the smallest lead of the clock over the elapsed time, and never raise it for a small step
+        // forward. Several small steps then add up to a jump.
         watch.ahead = watch.ahead.min(ahead);
         let left = watch.holds_off_until.saturating_sub(elapsed);
         (!left.is_zero()).then_some(left)

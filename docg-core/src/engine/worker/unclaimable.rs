@@ -47,8 +47,8 @@ pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
             }
         };
         logged.log(missing(&unclaimable, &known), inner.clock.elapsed());
-        // A process without workers does not know the node types of other processes. Executions may wait
-        // there only because all workers are busy.
+        // A process without workers knows no node types, so its list holds every waiting execution. Some only
+        // wait for a busy worker of another process: do not tell them that their node types are missing.
         if works {
             tell_executions(inner, &unclaimable, &known, &mut told).await;
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// The first `most` places under `pattern` that are unfilled in `data`: absent, null or blank. A list entry
 /// is named by its index. At the end of a pattern, `items[]` requires at least one entry. In the middle, each
-/// entry is checked, and the list itself must only exist.
+/// entry is checked; the list must exist, but may be empty.
 pub(super) fn unfilled(pattern: &str, data: &Value, most: usize) -> Vec<String> {
     let mut missing = Vec::new();
     let steps: Vec<&str> = pattern.split('.').collect();

@@ -215,8 +215,8 @@ pub(in super::super) fn probed(
         return Ok(());
     }
     draft.edit_step(index).state = StepState::Running;
-    // The step may be open only because its outcome was unknown. Its condition may be false now, so check it
-    // again.
+    // The step may have been open for its unknown outcome only, and runs again now. If its condition has become
+    // false meanwhile, skip it.
     if matches!(view::is_wanted(draft.state(), index), Ok(false)) {
         phases::rest(draft);
         steps::skip(draft, index, steps::UNWANTED);

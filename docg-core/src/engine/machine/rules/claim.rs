@@ -26,8 +26,9 @@ pub(crate) struct TakenApart {
 pub(crate) fn take_apart(claimed: &mut Claimed) -> Option<TakenApart> {
     let mut signals = std::mem::take(&mut claimed.signals);
     let cancels = |kind: &SignalKind| matches!(kind, SignalKind::Cancel { .. });
-    // After `MAX_TAKEOVERS` deaths a worker parks the execution. If more workers died, even parking killed
-    // them. A cancel then touches only the execution's own row, as if the rest were unreadable.
+    // At `MAX_TAKEOVERS` takeovers a worker makes the execution wait for a person (it parks the execution). A
+    // higher count means that a worker died of that. From then on, a cancel uses only the execution's own row,
+    // as if the rest were unreadable.
     let killed_its_parkers = claimed.takeovers > MAX_TAKEOVERS;
     let is_reduced = claimed.unreadable
         || killed_its_parkers && signals.iter().any(|signal| cancels(&signal.kind));

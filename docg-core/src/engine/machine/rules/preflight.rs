@@ -46,8 +46,8 @@ pub(in super::super) fn finished(
     let issues = issues.map(|issue| issue.printable(draft.env.redaction));
     let summary = Arc::new(PreflightSummary::new(issues.collect(), now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
-    // If the clock was set back, the time of records was not. So preflight must not seem to have started
-    // before the last record.
+    // The times of records never go back, but the clock may have been set back. Then the start of preflight
+    // would lie before the last record, so it takes that record's time.
     let started_at = started_at.max(draft.execution().updated_at);
     let times = phases::times_of(draft, Phase::Preflight, started_at);
     times.duration_ms = lengthened(times.duration_ms, now.millis_since(started_at));

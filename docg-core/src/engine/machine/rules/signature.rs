@@ -201,7 +201,8 @@ fn why(without: &'static str, with: &'static str, reason: Option<&str>) -> Text 
     }
 }
 
-/// Audits a refusal on the request itself, because the provider does not say who refused.
+/// Adds an audit row for a refusal by an unknown signer, and returns the error's text. The row's subject is the
+/// signature request, because the provider does not say who refused.
 fn declined_by_somebody(
     draft: &mut Draft<'_>,
     id: SignatureRequestId,

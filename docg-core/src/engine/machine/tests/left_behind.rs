@@ -69,8 +69,8 @@ fn a_repair_does_not_hide_a_step_that_was_left_behind() {
     assert_eq!(code(&world), "storage_full");
 }
 
-/// An execution whose first step, `node`, waits for people. If that step failed by itself, the execution
-/// would go on.
+/// An execution whose first step, `node`, waits for people. Callers set its `on_error` to
+/// `continue`, so that its failure does not stop the execution.
 fn waiting(node: Value, wait: Wait) -> World {
     let nodes = json!([node, {"id": "send", "type": "send"}]);
     let mut world = World::new(Options {

@@ -248,8 +248,9 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    /// Resolves the references. The target of a reference applies wherever the reference does. If a reference
-    /// leads to a place that no keyword makes a subschema, the place counts as a subschema.
+    /// Resolves the references. The target of a reference applies wherever the reference does. A
+    /// reference may point at any value in the schema. A value that is not under a keyword for subschemas is
+    /// checked as a subschema all the same.
     fn follow_references(&mut self, root: &'s Value) -> Result<(), SchemaFault> {
         let own_name = root.get("$id").and_then(Value::as_str).unwrap_or_default();
         let own_name = own_name.trim_end_matches('#');
