@@ -10,11 +10,12 @@ use std::{
 
 use docg_core::{
     engine::{Fact, Observer, Workers},
+    event::EventData,
+    ports::EventBus,
     prelude::*,
 };
-use docg_store_memory::MemoryBus;
 use docg_store_postgres::{PgStore, PgStoreConfig};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -37,6 +38,12 @@ impl Observer for Ends {
     }
 }
 
+/// How long after its start a reader saw something of an execution.
+pub(crate) struct Seen {
+    pub(crate) first_step: Duration,
+    pub(crate) ended: Duration,
+}
+
 pub(crate) struct Load {
     engine: Engine,
     workers: Workers,
@@ -46,7 +53,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// An engine with so many workers, as a process would have it.
-    pub(crate) async fn new(url: &str, concurrency: usize) -> Self {
+    pub(crate) async fn new(url: &str, bus: Arc<dyn EventBus>, concurrency: usize) -> Self {
         let store = PgStore::connect(url, PgStoreConfig::default()).await;
         let ends = Ends {
             places: Arc::new(Semaphore::new(0)),
@@ -55,14 +62,11 @@ impl Load {
         let spec = NodeSpec::new("effect", Phase::Save)
             .any_phase()
             .safe_to_repeat();
-        let engine = Engine::builder(
-            Arc::new(store.expect("connects")),
-            Arc::<MemoryBus>::default(),
-        )
-        .step(effect(spec, |_, _: Value| async {
-            StepOutcome::done(json!({}))
-        }))
-        .build();
+        let engine = Engine::builder(Arc::new(store.expect("connects")), bus)
+            .step(effect(spec, |_, _: Value| async {
+                StepOutcome::done(json!({}))
+            }))
+            .build();
         engine.observe(Arc::new(ends.clone()));
         let options = WorkerOptions::concurrency(concurrency);
         let workers = engine.start_workers(options).expect("no other workers run");
@@ -108,24 +112,38 @@ impl Load {
         )
     }
 
-    /// Runs one execution while nothing else happens, and returns the time until a reader saw its end.
-    pub(crate) async fn run_alone(&self) -> Duration {
+    /// Runs one execution of an organization, and returns when a reader saw it.
+    pub(crate) async fn run_one(&self, organization: usize) -> Seen {
         let began = Instant::now();
-        let request = self.request(0);
+        let request = self.request(organization);
         let organization = request.organization_id;
         let started = self.engine.start(request).await.expect("starts");
         let id = started.record.execution.id;
-        let feed = self
-            .engine
-            .feed(organization, id, 0)
-            .await
-            .expect("follows");
-        feed.for_each(|event| async { drop(event.expect("an event")) })
-            .await;
-        let took = began.elapsed();
-        let ended = self.ends.places.acquire().await;
-        ended.expect("stays open").forget();
-        took
+        let feed = self.engine.feed(organization, id, 0).await;
+        let mut feed = feed.expect("follows");
+        let mut first_step = None;
+        while let Some(event) = feed.next().await {
+            if matches!(event.expect("an event").data, EventData::StepStarted { .. }) {
+                first_step.get_or_insert(began.elapsed());
+            }
+        }
+        let ended = began.elapsed();
+        let place = self.ends.places.acquire().await;
+        place.expect("stays open").forget();
+        Seen {
+            first_step: first_step.expect("it has steps"),
+            ended,
+        }
+    }
+
+    /// Starts so many executions of one organization, some at a time, whether they are worked on or not.
+    pub(crate) async fn flood(&self, organization: usize, executions: usize) {
+        let starts =
+            stream::iter(0..executions).map(|_| self.engine.start(self.request(organization)));
+        let mut starts = starts.buffer_unordered(32);
+        while let Some(started) = starts.next().await {
+            started.expect("starts");
+        }
     }
 
     pub(crate) async fn end(self) {
