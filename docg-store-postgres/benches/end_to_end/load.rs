@@ -17,7 +17,7 @@ use docg_core::{
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout_at};
 
 pub(crate) const STEPS: usize = 5;
 const ORGANIZATIONS: usize = 16;
@@ -91,25 +91,41 @@ impl Load {
 
     /// Keeps so many executions in flight for some time. Returns how many ended, and the time that they took.
     pub(crate) async fn run(&self, in_flight: usize, time: Duration) -> (usize, Duration) {
-        let before = self.ends.completed.load(Ordering::Relaxed);
-        self.ends.places.add_permits(in_flight);
+        let before = self.completed();
         let began = Instant::now();
-        let mut started = 0;
-        while began.elapsed() < time {
-            let places = Arc::clone(&self.ends.places);
-            places.acquire_owned().await.expect("stays open").forget();
-            let (engine, request) = (self.engine.clone(), self.request(started));
-            tokio::spawn(async move { engine.start(request).await.expect("starts") });
-            started += 1;
-        }
+        self.ends.places.add_permits(in_flight);
+        self.start_for(time).await;
         // Wait for the last ones, so that nothing runs on into the next measurement.
         let all = u32::try_from(in_flight).expect("a few");
         let places = self.ends.places.acquire_many(all).await;
         places.expect("stays open").forget();
-        (
-            self.ends.completed.load(Ordering::Relaxed) - before,
-            began.elapsed(),
-        )
+        (self.completed() - before, began.elapsed())
+    }
+
+    /// Does the same beside other processes, which may take over executions that start here, and which hand over
+    /// as many. Returns how many ended here in this time, and leaves the last ones to the workers.
+    pub(crate) async fn run_beside_others(&self, in_flight: usize, time: Duration) -> usize {
+        self.ends.places.add_permits(in_flight);
+        self.start_for(time / 4).await;
+        let before = self.completed();
+        self.start_for(time).await;
+        self.completed() - before
+    }
+
+    fn completed(&self) -> usize {
+        self.ends.completed.load(Ordering::Relaxed)
+    }
+
+    /// Starts an execution for each that ends, until the time is over.
+    async fn start_for(&self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut started = 0;
+        while let Ok(place) = timeout_at(end.into(), self.ends.places.acquire()).await {
+            place.expect("stays open").forget();
+            let (engine, request) = (self.engine.clone(), self.request(started));
+            tokio::spawn(async move { engine.start(request).await.expect("starts") });
+            started += 1;
+        }
     }
 
     /// Runs one execution of an organization, and returns when a reader saw it.

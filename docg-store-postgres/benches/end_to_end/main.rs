@@ -1,6 +1,10 @@
 //! Five effects from start to end through the whole engine, on a PostgreSQL server that waits for its disk, next to
 //! what pgbench reaches on the same server. `scripts/bench` runs it and explains the arguments.
-#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures are what it is run for"
+)]
 
 use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
@@ -151,6 +155,7 @@ impl Bench {
         let floor = pgbench(16, 1);
         let mut lines = Vec::new();
         let mut line = |name: String, steps_per_second: f64, details| {
+            eprintln!("{name}: {steps_per_second:.0} steps/s");
             lines.push(Line {
                 name,
                 steps_per_second,
@@ -184,7 +189,8 @@ impl Bench {
         let (speed, details) = self.many(&name, Arc::new(bus), MANY, time).await;
         line(name, speed, Some(details));
         for processes in [2, 4, 8] {
-            let speed = processes::steps_per_second(&self.url, processes, MANY, time).await;
+            let speed =
+                processes::steps_per_second(&self.url, &self.pool, processes, MANY, time).await;
             let name = format!(
                 "docg: {} in flight in {processes} processes together",
                 MANY.0

@@ -2,6 +2,7 @@
 
 use std::{env, process::Stdio, time::Duration};
 
+use sqlx::PgPool;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
@@ -16,8 +17,8 @@ use crate::{
 /// follow.
 const ONE_OF_MANY: &str = "--one-of-many";
 
-/// Runs as one of many if the arguments say so. It is ready when it prints a line, begins when it is sent one, and
-/// prints how many executions ended and how many seconds they took.
+/// Runs as one of many if the arguments say so. It is ready when it prints a line, begins when it is sent one,
+/// prints how many executions ended, and works until its input ends.
 #[expect(clippy::print_stdout, reason = "another process reads the figures")]
 pub(crate) async fn is_one_of_many(arguments: &[String]) -> bool {
     let [first, url, in_flight, workers, time] = arguments else {
@@ -32,13 +33,11 @@ pub(crate) async fn is_one_of_many(arguments: &[String]) -> bool {
         Duration::from_millis(number(time) as u64),
     );
     let load = Load::new(url, memory(), number(workers)).await;
-    load.run(in_flight, time / 4).await;
     println!("ready");
-    let mut line = String::new();
-    let mut begin = BufReader::new(tokio::io::stdin());
-    begin.read_line(&mut line).await.expect("is told to begin");
-    let (ended, took) = load.run(in_flight, time).await;
-    println!("{ended} {}", took.as_secs_f64());
+    let mut told = BufReader::new(tokio::io::stdin()).lines();
+    told.next_line().await.expect("is told to begin");
+    println!("{}", load.run_beside_others(in_flight, time).await);
+    told.next_line().await.expect("is told to end");
     load.end().await;
     true
 }
@@ -46,6 +45,7 @@ pub(crate) async fn is_one_of_many(arguments: &[String]) -> bool {
 /// Shares the load between so many processes, and returns their steps per second together.
 pub(crate) async fn steps_per_second(
     url: &str,
+    pool: &PgPool,
     processes: usize,
     (in_flight, workers): (usize, usize),
     time: Duration,
@@ -72,15 +72,25 @@ pub(crate) async fn steps_per_second(
     for (child, _) in &mut running {
         begin(child).await;
     }
-    let mut speed = 0.0;
-    for (mut child, mut output) in running {
-        let line = output.next_line().await.expect("reads").expect("figures");
-        let (ended, took) = line.split_once(' ').expect("two figures");
-        let [ended, took] = [ended, took].map(|text| text.parse::<f64>().expect("a number"));
-        speed += ended * STEPS as f64 / took;
+    let mut ended = 0;
+    for (_, output) in &mut running {
+        let line = output.next_line().await.expect("reads").expect("a figure");
+        ended += line.parse::<usize>().expect("a number");
+    }
+    let open = "SELECT count(*) FROM docg.executions WHERE ended_at IS NULL";
+    while sqlx::query_scalar::<_, i64>(open)
+        .fetch_one(pool)
+        .await
+        .expect("counts")
+        > 0
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (mut child, _) in running {
+        drop(child.stdin.take());
         child.wait().await.expect("ends");
     }
-    speed
+    (ended * STEPS) as f64 / time.as_secs_f64()
 }
 
 async fn begin(child: &mut Child) {

@@ -14,7 +14,7 @@ use docg_core::{
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::PrivateServer;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use crate::{
     MANY, STEPS,
@@ -136,9 +136,10 @@ impl World {
     }
 
     async fn fill(&self, size: &Size) {
-        let pool = PgPool::connect(&self.url).await.expect("connects");
+        let mut connection = PgConnection::connect(&self.url).await.expect("connects");
         for statement in size.fill().split_inclusive(';') {
-            let filled = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&pool).await;
+            let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+            let filled = statement.execute(&mut connection).await;
             filled.expect("fills");
         }
     }
