@@ -23,7 +23,7 @@ use crate::{
     openapi::{self, Api},
     options::HttpOptions,
     problem::Problem,
-    routes::{approvals, control, executions, health, records, signatures, workflows},
+    routes::{approvals, control, events, executions, health, records, signatures, workflows},
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
 
@@ -100,6 +100,8 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(control::cancel))
         .routes(routes!(control::retry))
         .routes(routes!(control::request_signature))
+        .routes(routes!(events::send))
+        .routes(routes!(events::send_by_key))
         .routes(routes!(signatures::signers))
         .routes(routes!(signatures::webhook))
         .routes(routes!(approvals::get))

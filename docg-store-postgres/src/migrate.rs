@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 12] = [
+const MIGRATIONS: [Migration; 13] = [
     Migration {
         version: 1,
         name: "executions",
@@ -76,6 +76,11 @@ const MIGRATIONS: [Migration; 12] = [
         version: 12,
         name: "journal",
         sql: include_str!("../migrations/0012_journal.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "waits",
+        sql: include_str!("../migrations/0013_waits.sql"),
     },
 ];
 

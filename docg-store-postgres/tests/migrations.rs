@@ -54,7 +54,7 @@ async fn processes_that_start_at_once_migrate_once() {
     for migrated in starting {
         migrated.await.expect("does not panic").expect("migrates");
     }
-    assert_eq!(versions(database.url()).await.len(), 12);
+    assert_eq!(versions(database.url()).await.len(), 13);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_hosts_own_migrations_are_not_met() {
         .migrate()
         .await
         .expect("migrates");
-    assert_eq!(versions(database.url()).await.len(), 12);
+    assert_eq!(versions(database.url()).await.len(), 13);
 }
 
 #[tokio::test]
@@ -138,7 +138,8 @@ fn before_the_journal() -> String {
         )
     };
     format!(
-        "{}{}DROP TABLE docg.journal; DROP FUNCTION docg.delete_event, docg.delete_log, docg.without;
+        "{}{}DROP TABLE docg.journal; ALTER TABLE docg.execution_steps DROP COLUMN awaits;
+        ALTER TABLE docg.execution_data DROP COLUMN kept_events, DROP COLUMN start_at; DROP FUNCTION docg.delete_event, docg.delete_log, docg.without;
         DELETE FROM docg.migrations WHERE version >= 12;",
         table("execution_events"),
         table("execution_logs")

@@ -11,7 +11,7 @@ use docg_core::{
         ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore, FirstClaim, TtlEntry, TtlKey,
         TtlStore, WorkflowStore,
     },
-    query::{AuditQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
+    query::{AuditQuery, AwaitingQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
     run::Status,
     time::Timestamp,
 };
@@ -167,6 +167,8 @@ async fn call_everything(store: &PgStore) {
         store.executions(query).await.expect("reads");
     }
     store.steps(organization, id).await.expect("reads");
+    let awaiting = AwaitingQuery::new(organization, "paid", "7", 20);
+    store.awaiting(awaiting).await.expect("reads");
     store.snapshot(organization, id).await.expect("reads");
     let (organization_id, execution_id, after, limit) = (organization, id, 0, 20);
     store

@@ -15,7 +15,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page,
+        WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -156,6 +157,9 @@ impl<P: ExecutionReader + ?Sized, I: Interceptor<StoreError>> ExecutionReader
         id: ExecutionId,
     ) -> Result<Vec<Step>, StoreError> {
         intercepted!(self.steps(organization, id))
+    }
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        intercepted!(self.awaiting(query))
     }
     async fn snapshot(
         &self,

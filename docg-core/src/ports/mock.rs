@@ -18,7 +18,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page,
+        WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -85,6 +86,7 @@ mockall::mock! {
             organization: OrganizationId,
             id: ExecutionId,
         ) -> Result<Vec<Step>, StoreError>;
+        async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError>;
         async fn snapshot(
             &self,
             organization: OrganizationId,

@@ -6,17 +6,17 @@ mod requests;
 mod workflow;
 
 pub(crate) use execution::{
-    Execution, ExecutionPreflight, Executions, PreflightReport, Retried, SIGNAL_SENT, SignalSent,
-    Steps, execution, preflight_report, step,
+    EventReached, Execution, ExecutionPreflight, Executions, PreflightReport, Retried, SIGNAL_SENT,
+    SignalSent, Steps, execution, preflight_report, step,
 };
 pub(crate) use records::{
     Approval, AuditEvents, AuditReport, Logs, Signers, StreamToken, WebhookTaken, approval,
     audit_event, audit_report, log_entry, signers,
 };
 pub(crate) use requests::{
-    Comment, Conditional, CreateExecution, ExecutionsQuery, Keyed, Listing, LogsQuery,
-    PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody,
-    StreamPosition, StreamQuery, WorkflowExecutionsQuery,
+    Comment, Conditional, CreateExecution, EventBody, ExecutionsQuery, Keyed, KeyedEventBody,
+    Listing, LogsQuery, PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody,
+    SseTokenBody, StreamPosition, StreamQuery, WorkflowExecutionsQuery,
 };
 pub(crate) use workflow::Workflows;
 

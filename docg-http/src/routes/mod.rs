@@ -2,6 +2,7 @@
 
 pub(crate) mod approvals;
 pub(crate) mod control;
+pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod health;
 pub(crate) mod records;

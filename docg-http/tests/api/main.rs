@@ -9,6 +9,7 @@ mod executions;
 mod headers;
 mod large_bodies;
 mod metrics;
+mod named_events;
 mod openapi;
 mod operation_cases;
 mod problems;

@@ -23,6 +23,7 @@ use docg_core::{
         SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
     },
     time::{Clock, SystemClock, Timestamp},
+    workflow::waits,
 };
 use docg_http::{HttpOptions, Principal, Scope, StaticTokens};
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -261,6 +262,8 @@ impl World {
                 },
             ))
             .step(gated)
+            .step(waits::until())
+            .step(waits::event())
             .step(approval::node([9; 32], Arc::new(inbox.clone())))
             .step(effect(
                 spec("picky", Phase::Delivery),

@@ -9,8 +9,10 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
     ports::{ExecutionReader, StoreError},
-    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
-    run::Step,
+    query::{
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page,
+    },
+    run::{Status, Step},
     signature::SignatureRequest,
     workflow::Workflow,
 };
@@ -73,6 +75,10 @@ impl ExecutionReader for MemoryStore {
         Ok(self
             .read(organization, id, |run| run.steps())
             .unwrap_or_default())
+    }
+
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        Ok(self.find_awaiting(&query))
     }
 
     async fn snapshot(
@@ -180,6 +186,31 @@ impl ExecutionReader for MemoryStore {
 }
 
 impl MemoryStore {
+    /// Searches the organization's executions that have not ended.
+    fn find_awaiting(&self, query: &AwaitingQuery) -> Vec<ExecutionId> {
+        let Some(tenant) = self.tenant(query.organization_id) else {
+            return Vec::new();
+        };
+        let waits = |step: &Step| {
+            let awaited = step.awaits.as_ref();
+            awaited.is_some_and(|it| it.is_for_event(&query.name, &query.key))
+        };
+        let open = Status::ALL.into_iter().filter(|it| !it.is_terminal());
+        let keys = open.flat_map(|status| tenant.page(None, Some(status), None, usize::MAX));
+        let mut found: Vec<_> = keys
+            .map(|key| key.1)
+            .filter(|id| {
+                self.read(query.organization_id, *id, |run| {
+                    run.steps().iter().any(waits)
+                }) == Some(true)
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(query.limit);
+        found
+    }
+
     fn read<T>(
         &self,
         organization: OrganizationId,
