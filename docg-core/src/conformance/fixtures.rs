@@ -164,6 +164,7 @@ impl RunFixture {
 
     fn execution(&self) -> Execution {
         Execution {
+            title: None,
             id: ExecutionId::new(),
             workflow_id: self.workflow.id,
             workflow_version: self.workflow.version,

@@ -2,6 +2,7 @@
 
 mod execution;
 mod phase;
+mod reason;
 mod status;
 mod step;
 

@@ -20,7 +20,8 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionRow, StepRow, Time, field, int, number, row, single, time, time_column, unnest,
+        ExecutionRow, StepRow, Time, field, int, number, row, search_vector, single, time,
+        time_column, unnest,
     },
     database::{Database, arguments, waits_briefly},
     error::Error,
@@ -60,6 +61,8 @@ row! {
         execution_id: Uuid = "uuid[]",
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
+        title: Option<String> = "text[]",
+        search: String = "text[]::tsvector[]",
     }
 }
 
@@ -162,7 +165,8 @@ fn commit(parts: Parts) -> String {
             WHERE s.id = r.id AND s.execution_id = r.execution_id),
         inputs AS (
             UPDATE docg.execution_data d
-            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides
+            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides, title = r.title,
+                search = r.search
             FROM {inputs} JOIN moved m ON m.id = r.execution_id
             WHERE d.execution_id = r.execution_id),"
     ));
@@ -365,6 +369,8 @@ impl PgStore {
                 execution_id: id.0,
                 trigger_data: encoder.json("trigger_data", &changed.trigger_data)?,
                 node_overrides: encoder.json("node_overrides", &changed.node_overrides)?,
+                title: encoder.optional_text("title", commit.execution.title.as_deref())?,
+                search: encoder.text("search", &search_vector(&commit.execution))?,
             });
         }
         let settled = commit.settled.iter().map(|signal| SettledRow {
