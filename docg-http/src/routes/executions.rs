@@ -10,7 +10,6 @@ use docg_core::{
     run::Status,
 };
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::{
     auth::Scope,

@@ -127,8 +127,9 @@ impl Shape {
                 AND e.created_at < coalesce($9, 'infinity')";
         }
         if self.has_search {
-            conditions += " AND e.id IN (
-                SELECT s.execution_id FROM docg.execution_data s WHERE s.search @@ $10::tsquery)";
+            // An array is made before the list is read, and so by the index of the search.
+            conditions += " AND e.id = ANY (ARRAY(
+                SELECT s.execution_id FROM docg.execution_data s WHERE s.search @@ $10::tsquery))";
         }
         conditions
     }
@@ -175,16 +176,10 @@ impl Shape {
                     WHERE x.id = $4 AND x.organization_id = $2), $3, '{end}')"
             );
             // Read the first of each status or kind, not all of them: each has its part of an index.
-            let each = match self {
-                Shape {
-                    has_search: true, ..
-                } => None,
-                Shape {
-                    has_kinds: true, ..
-                } => Some(("$6", "waiting_kind")),
-                Shape {
-                    has_statuses: true, ..
-                } => Some(("$5", "status")),
+            let each = match (self.has_search, self.kinds, self.statuses) {
+                (true, ..) => None,
+                (_, Number::Several, _) => Some(("$6", "waiting_kind")),
+                (_, Number::None, Number::Several) => Some(("$5", "status")),
                 _ => None,
             };
             let of_each = part("", by, &after, each.map(|(_, column)| column));

@@ -130,12 +130,11 @@ pub async fn executions_are_filtered_ordered_and_counted(
     let ids = ["order-1", "it's \\ odd"];
     let mut all = Vec::new();
     for (index, moment) in (0_usize..24).zip(0_i64..) {
-        let mut run = RunFixture::with(Arc::clone(&workflows[index % 2]))
+        let run = RunFixture::with(Arc::clone(&workflows[index % 2]))
             .created_at(at(moment / 5))
-            .build();
-        run.state.execution.title = titles[index % 4].map(Arc::from);
-        run.state.execution.correlation_id = Arc::from(ids[index % 3 % 2]);
-        let id = create(&*store, run).await;
+            .title(titles[index % 4])
+            .correlation_id(ids[index % 3 % 2]);
+        let id = create(&*store, run.build()).await;
         let waits = kinds.get(index % 5).map(|kind| WaitingFor {
             kind: *kind,
             since: at(60 - moment),
