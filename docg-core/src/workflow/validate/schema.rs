@@ -69,6 +69,10 @@ pub(crate) enum Unchecked {
     /// The schema cannot be used.
     Unusable(String),
     /// The check would cost more than allowed.
+    #[cfg_attr(
+        not(feature = "json-schema"),
+        expect(dead_code, reason = "only a JSON Schema is metered")
+    )]
     TooMuch(String),
 }
 
