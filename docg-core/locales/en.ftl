@@ -377,6 +377,7 @@ fault-parameters = an object of parameters is needed
 fault-wrong-kind = { $expected } is needed
 fault-schema = { $why }
 fault-variable = { $why }
+fault-title-variable = a title can only use the trigger data, as in trigger.customer.name; “{ $path }” is something else
 fault-condition = { $why }
 fault-unresolved = { $path }: { $why }
 fault-own-output = a node cannot read its own output
@@ -399,6 +400,7 @@ kind-number = a number
 kind-boolean = true or false
 kind-null = null
 fault-object = an object is expected
+fault-moment = a moment with time zone is expected, such as 2026-01-31T10:30:00Z
 fault-uuid = a UUID is expected
 fault-once = a parameter may be given once
 fault-cursor = use the next_cursor of this very list
@@ -417,3 +419,25 @@ problem-query-not-utf-8 = The query is not UTF-8.
 problem-one-version = If-Match takes one version, or *.
 problem-header-once = The header { $name } may be given once.
 problem-no-approval = There is no approval for this link. If it has just come, try again in a moment.
+
+# Why an execution is where it is
+reason-review = Waiting for a person to look at it.
+reason-review-of = Waiting for a correction: { $error }
+reason-review-of-several = Waiting for a correction ({ $others ->
+    [one] and 1 more
+   *[other] and { $others } more
+}): { $error }
+reason-approval = Waiting for an approval.
+reason-approval-by = Waiting for { $people } to approve.
+reason-signature = Waiting for signatures.
+reason-signature-by = Waiting for { $people } to sign.
+reason-confirmation = Waiting for a person to confirm that delivery may begin.
+reason-paused = Paused until a person resumes it.
+reason-paused-by = Paused by { $by }.
+reason-paused-by-because = Paused by { $by }: { $why }
+reason-retry = A step failed and will be tried again.
+reason-retry-of = “{ $label }” failed and will be tried again.
+reason-timer = Waiting until it is time.
+reason-timer-until = Waiting until { $moment }.
+reason-event = Waiting for an event.
+reason-event-of = Waiting for the event “{ $name }”.

@@ -377,6 +377,7 @@ fault-parameters = é necessário um objeto de parâmetros
 fault-wrong-kind = tipo de valor incorreto; esperado: { $expected }
 fault-schema = JSON Schema inválido: { $why }
 fault-variable = variável inválida: { $why }
+fault-title-variable = um título só pode usar os dados do gatilho, como em trigger.customer.name; “{ $path }” é outra coisa
 fault-condition = condição inválida: { $why }
 fault-unresolved = { $path }: { $why }
 fault-own-output = um nó não pode ler a própria saída
@@ -399,6 +400,7 @@ kind-number = um número
 kind-boolean = true ou false
 kind-null = null
 fault-object = é esperado um objeto
+fault-moment = espera-se um momento com fuso horário, como 2026-01-31T10:30:00Z
 fault-uuid = é esperado um UUID
 fault-once = um parâmetro só pode ser dado uma vez
 fault-cursor = use o next_cursor desta mesma lista
@@ -417,3 +419,25 @@ problem-query-not-utf-8 = A consulta não está em UTF-8.
 problem-one-version = If-Match aceita uma versão, ou *.
 problem-header-once = O cabeçalho { $name } só pode ser dado uma vez.
 problem-no-approval = Não há aprovação para este link. Se ele acabou de chegar, tente novamente em instantes.
+
+# Por que uma execução está onde está
+reason-review = Aguardando que alguém a examine.
+reason-review-of = Aguardando uma correção: { $error }
+reason-review-of-several = Aguardando uma correção ({ $others ->
+    [one] e mais 1
+   *[other] e mais { $others }
+}): { $error }
+reason-approval = Aguardando uma aprovação.
+reason-approval-by = Aguardando a aprovação de { $people }.
+reason-signature = Aguardando assinaturas.
+reason-signature-by = Aguardando a assinatura de { $people }.
+reason-confirmation = Aguardando que alguém confirme que a entrega pode começar.
+reason-paused = Pausada até que alguém a retome.
+reason-paused-by = Pausada por { $by }.
+reason-paused-by-because = Pausada por { $by }: { $why }
+reason-retry = Uma etapa falhou e será repetida.
+reason-retry-of = “{ $label }” falhou e será repetida.
+reason-timer = Aguardando até a hora certa.
+reason-timer-until = Aguardando até { $moment }.
+reason-event = Aguardando um evento.
+reason-event-of = Aguardando o evento “{ $name }”.

@@ -61,6 +61,8 @@ impl TextLimit {
 
 /// The name of a workflow or of a signer.
 pub const NAME: TextLimit = TextLimit::line("name", 200);
+/// A workflow's text from which the titles of its executions are made.
+pub const TITLE: TextLimit = TextLimit::line("title", 500);
 /// The label of a node.
 pub const LABEL: TextLimit = TextLimit::line("label", 200).needed();
 /// The id of a node.
@@ -93,12 +95,16 @@ pub const EVENT_NAME: TextLimit = TextLimit::line("event_name", 200).needed();
 pub const EVENT_KEY: TextLimit = TextLimit::line("event_key", 200).needed();
 /// The caller's name.
 pub const ACTOR: TextLimit = TextLimit::line("actor", 500);
+/// A text that people search executions by.
+pub const SEARCH: TextLimit = TextLimit::line("q", 200);
 /// A position in a list.
 pub const CURSOR: TextLimit = TextLimit::line("cursor", 500);
 
 /// All text limits.
-pub const TEXTS: [TextLimit; 18] = [
+pub const TEXTS: [TextLimit; 20] = [
     NAME,
+    TITLE,
+    SEARCH,
     LABEL,
     NODE_ID,
     NODE_TYPE,

@@ -8,77 +8,18 @@ use std::sync::Arc;
 use crate::{
     ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
     observe::{LogDomain, LogEntry, LogLevel},
-    run::{Execution, Inputs, Status},
+    run::{Execution, Inputs},
     time::Timestamp,
+};
+
+mod executions;
+
+pub use executions::{
+    ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionSort, Search, WaitCount, words,
 };
 
 /// The largest number of rows that a query returns unless it sets its own limit.
 pub const DEFAULT_LIMIT: usize = 100;
-
-/// A query for executions, newest first.
-///
-/// ```
-/// use docg_core::{ids::OrganizationId, query::ExecutionQuery, run::Status};
-///
-/// let failed = ExecutionQuery::of(OrganizationId::new()).status(Status::Failed).limit(20);
-/// assert_eq!(failed.workflow_id, None);
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ExecutionQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// Only executions of this workflow.
-    pub workflow_id: Option<WorkflowId>,
-    /// Only executions with this status.
-    pub status: Option<Status>,
-    /// Only executions that follow the one with this `created_at` and id in the list.
-    pub after: Option<(Timestamp, ExecutionId)>,
-    /// The largest number of executions to return.
-    pub limit: usize,
-}
-
-impl ExecutionQuery {
-    /// All executions of an organization.
-    #[must_use]
-    pub const fn of(organization_id: OrganizationId) -> Self {
-        Self {
-            organization_id,
-            workflow_id: None,
-            status: None,
-            after: None,
-            limit: DEFAULT_LIMIT,
-        }
-    }
-
-    /// Only executions of this workflow.
-    #[must_use]
-    pub fn workflow_id(mut self, id: impl Into<Option<WorkflowId>>) -> Self {
-        self.workflow_id = id.into();
-        self
-    }
-
-    /// Only executions with this status.
-    #[must_use]
-    pub fn status(mut self, status: impl Into<Option<Status>>) -> Self {
-        self.status = status.into();
-        self
-    }
-
-    /// Only executions that follow the one with this `created_at` and id in the list.
-    #[must_use]
-    pub fn after(mut self, place: impl Into<Option<(Timestamp, ExecutionId)>>) -> Self {
-        self.after = place.into();
-        self
-    }
-
-    /// Returns at most this many executions.
-    #[must_use]
-    pub const fn limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
-    }
-}
 
 /// A query for an execution's log entries, oldest first.
 #[derive(Debug, Clone)]

@@ -23,7 +23,10 @@ use crate::{
     openapi::{self, Api},
     options::HttpOptions,
     problem::Problem,
-    routes::{approvals, control, events, executions, health, records, signatures, workflows},
+    routes::{
+        approvals, control, events, execution_lists, executions, health, records, signatures,
+        workflows,
+    },
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
 
@@ -87,8 +90,9 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(workflows::list))
         .routes(routes!(workflows::get, workflows::put, workflows::delete))
         .routes(routes!(workflows::preflight))
-        .routes(routes!(executions::of_workflow, executions::create))
-        .routes(routes!(executions::list))
+        .routes(routes!(execution_lists::of_workflow, executions::create))
+        .routes(routes!(execution_lists::list))
+        .routes(routes!(execution_lists::count))
         .routes(routes!(executions::get))
         .routes(routes!(executions::steps))
         .routes(routes!(executions::preflight))

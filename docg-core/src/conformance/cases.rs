@@ -124,6 +124,7 @@ macro_rules! __store_cases {
             paging {
                 executions_come_newest_first_without_loss_or_repeat
                 executions_are_filtered_by_workflow_and_status
+                executions_are_filtered_ordered_and_counted
                 lists_stand_still_under_concurrent_creates_and_commits
                 logs_are_paged_without_loss_or_repeat
                 filtered_logs_are_paged_without_loss_or_repeat

@@ -72,6 +72,8 @@ pub struct RunFixture {
     priority: i16,
     idempotency: Option<Idempotency>,
     claim: Option<FirstClaim>,
+    title: Option<Arc<str>>,
+    correlation_id: Arc<str>,
 }
 
 impl RunFixture {
@@ -89,7 +91,21 @@ impl RunFixture {
             priority: 0,
             idempotency: None,
             claim: None,
+            title: None,
+            correlation_id: Arc::from("correlation"),
         }
+    }
+
+    /// Sets the title.
+    pub fn title(mut self, title: Option<&str>) -> Self {
+        self.title = title.map(Arc::from);
+        self
+    }
+
+    /// Sets the correlation id.
+    pub fn correlation_id(mut self, id: &str) -> Self {
+        self.correlation_id = Arc::from(id);
+        self
     }
 
     /// Sets the time at which the execution is created and due.
@@ -166,6 +182,7 @@ impl RunFixture {
 
     fn execution(&self) -> Execution {
         Execution {
+            title: self.title.clone(),
             id: ExecutionId::new(),
             workflow_id: self.workflow.id,
             workflow_version: self.workflow.version,
@@ -179,7 +196,7 @@ impl RunFixture {
             delivery_state: DeliveryState::Pending,
             signature_state: SignatureState::Pending,
             phase_metrics: PhaseMetrics::default(),
-            correlation_id: Arc::from("correlation"),
+            correlation_id: Arc::clone(&self.correlation_id),
             traceparent: None,
             created_by: Arc::new(Actor::user("ops")),
             trigger_type: Arc::from("manual"),

@@ -15,8 +15,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, AwaitingQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page,
-        WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -150,6 +150,13 @@ impl<P: ExecutionReader + ?Sized, I: Interceptor<StoreError>> ExecutionReader
     }
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
         intercepted!(self.executions(query))
+    }
+    async fn execution_counts(
+        &self,
+        organization: OrganizationId,
+        filter: &ExecutionFilter,
+    ) -> Result<ExecutionCounts, StoreError> {
+        intercepted!(self.execution_counts(organization, filter))
     }
     async fn steps(
         &self,

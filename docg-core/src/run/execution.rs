@@ -26,6 +26,9 @@ pub struct Execution {
     pub workflow_version: u32,
     /// The tenant.
     pub organization_id: OrganizationId,
+    /// What people call the execution, from the workflow's `settings.title`; `None` if it has none.
+    #[serde(default)]
+    pub title: Option<Arc<str>>,
     /// The current status.
     pub status: Status,
     /// The progress in percent, 0 to 100; never falls, and is 100 only when completed.

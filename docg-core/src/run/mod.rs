@@ -3,6 +3,7 @@
 mod awaited;
 mod execution;
 mod phase;
+mod reason;
 mod status;
 mod step;
 

@@ -19,6 +19,7 @@ pub(crate) mod param;
 pub mod registry;
 pub(crate) mod size;
 pub mod spec;
+pub(crate) mod title;
 pub mod validate;
 pub mod variables;
 pub mod waits;
@@ -31,3 +32,4 @@ pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, Ste
 pub use handler::{MockComputeHandler, MockEffectHandler};
 pub use registry::{DryRegistry, Registry};
 pub use spec::{EffectClass, NodeSpec, Outputs, ParamKind, ParamSpec};
+pub use title::MAX_TITLE;

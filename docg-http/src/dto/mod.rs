@@ -1,22 +1,26 @@
 //! Requests and answers as clients see them, separate from the engine's own types.
 
 mod execution;
+mod execution_queries;
 mod records;
 mod requests;
 mod workflow;
 
 pub(crate) use execution::{
-    EventReached, Execution, ExecutionPreflight, Executions, PreflightReport, Retried, SIGNAL_SENT,
-    SignalSent, Steps, execution, preflight_report, step,
+    Counts, EventReached, Execution, ExecutionPreflight, Executions, PreflightReport, Retried,
+    SIGNAL_SENT, SignalSent, Steps, counts, execution, preflight_report, step,
+};
+pub(crate) use execution_queries::{
+    CountsQuery, ExecutionsQuery, SORTS, VIEWS, WorkflowExecutionsQuery,
 };
 pub(crate) use records::{
     Approval, AuditEvents, AuditReport, Logs, Signers, StreamToken, WebhookTaken, approval,
     audit_event, audit_report, log_entry, signers,
 };
 pub(crate) use requests::{
-    Comment, Conditional, CreateExecution, EventBody, ExecutionsQuery, Keyed, KeyedEventBody,
-    Listing, LogsQuery, PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody,
-    SseTokenBody, StreamPosition, StreamQuery, WorkflowExecutionsQuery,
+    Comment, Conditional, CreateExecution, EventBody, Keyed, KeyedEventBody, Listing, LogsQuery,
+    PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody,
+    StreamPosition, StreamQuery,
 };
 pub(crate) use workflow::Workflows;
 

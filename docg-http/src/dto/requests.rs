@@ -282,27 +282,6 @@ pub(crate) struct Listing {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct ExecutionsQuery {
-    /// Only executions in this status.
-    #[param(value_type = Option<names::Status>)]
-    #[serde(default)]
-    pub(crate) status: Option<String>,
-    /// Only executions of this workflow.
-    #[param(value_type = Option<uuid::Uuid>)]
-    #[serde(default)]
-    pub(crate) workflow_id: Option<String>,
-    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
-    #[serde(default)]
-    pub(crate) cursor: Option<String>,
-    /// The number of rows on a page.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
-    #[serde(default)]
-    pub(crate) limit: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub(crate) struct LogsQuery {
     /// Only entries of this level.
     #[param(value_type = Option<names::LogLevel>)]
@@ -334,23 +313,6 @@ pub(crate) struct StreamQuery {
 }
 
 /// The filters for the executions of one workflow, which the path names.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct WorkflowExecutionsQuery {
-    /// Only executions in this status.
-    #[param(value_type = Option<names::Status>)]
-    #[serde(default)]
-    pub(crate) status: Option<String>,
-    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
-    #[serde(default)]
-    pub(crate) cursor: Option<String>,
-    /// The number of rows on a page.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
-    #[serde(default)]
-    pub(crate) limit: Option<String>,
-}
-
 /// The query parameter that tells where a stream continues. The query may also hold a `token`, as
 /// credentials.
 #[derive(IntoParams)]

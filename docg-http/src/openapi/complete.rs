@@ -120,6 +120,7 @@ pub(super) fn completed(mut document: Value) -> Value {
     document["components"]["parameters"] = parameters();
     document["components"]["headers"] = headers();
     document["components"]["responses"] = responses();
+    add_summary(&mut document["components"]["schemas"]);
     each(&mut document["components"]["schemas"], |_, schema| {
         nothing_left_out(schema);
         bound_texts(schema);
@@ -135,6 +136,22 @@ fn each(object: &mut Value, mut visit: impl FnMut(&str, &mut Value)) {
     for (name, value) in object.as_object_mut().into_iter().flatten() {
         visit(name, value);
     }
+}
+
+/// Adds the schema of an execution in the view `summary`, which lists may hold.
+fn add_summary(schemas: &mut Value) {
+    let mut summary = schemas["Execution"].clone();
+    if let Some(properties) = summary["properties"].as_object_mut() {
+        for name in ["trigger_data", "preflight_summary", "phase_metrics"] {
+            properties.remove(name);
+        }
+    }
+    summary["description"] = json!("An execution without its large parts.");
+    schemas["ExecutionSummary"] = summary;
+    schemas["Executions"]["properties"]["executions"]["items"] = json!({"anyOf": [
+        {"$ref": "#/components/schemas/Execution"},
+        {"$ref": "#/components/schemas/ExecutionSummary"},
+    ]});
 }
 
 /// Marks the properties of answers as required, because answers hold null for absent values. Exception:

@@ -123,6 +123,8 @@ pub(crate) struct Workflow {
 /// Behaviour of a whole workflow.
 #[derive(ToSchema)]
 pub(crate) struct Settings {
+    /// The text from which the titles of executions are made, with `{{trigger.…}}`.
+    title: Option<String>,
     /// True if executions wait in `ready` until a person confirms that delivery may begin.
     confirm_before_delivery: bool,
     /// How long a review may take, in milliseconds; null for no limit.
@@ -190,6 +192,10 @@ pub(crate) struct WorkflowDraft {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingsDraft {
+    /// What people call an execution: a text with `{{trigger.…}}`. Null gives executions no title.
+    #[serde(default)]
+    #[schema(example = "Contract {{trigger.contract.number}}")]
+    title: Option<String>,
     /// True if executions wait in `ready` until a person confirms that delivery may begin.
     #[serde(default)]
     confirm_before_delivery: bool,

@@ -8,6 +8,7 @@ mod events;
 mod executions;
 mod headers;
 mod large_bodies;
+mod lists;
 mod metrics;
 mod named_events;
 mod openapi;

@@ -196,6 +196,7 @@ fn execution(row: &PgRow, read: &mut Lenient) -> Result<Execution, Error> {
         workflow_id: field::<Uuid>(row, "workflow_id")?.into(),
         workflow_version: read.or_default(number(row, "workflow_version")),
         organization_id: field::<Uuid>(row, "organization_id")?.into(),
+        title: read.or_default(field::<Option<&str>>(row, "title").map(|it| it.map(Arc::from))),
         status: named(row, "status")?,
         progress: read.or_default(progress(row)),
         current_step: read.or_default(optional_json(row, "current_step")),

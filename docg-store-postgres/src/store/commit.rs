@@ -20,7 +20,8 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionRow, StepRow, Time, field, int, number, row, single, time, time_column, unnest,
+        ExecutionRow, StepRow, Time, field, int, number, row, search_vector, single, time,
+        time_column, unnest,
     },
     database::{Database, arguments, waits_briefly},
     error::Error,
@@ -61,6 +62,8 @@ row! {
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
         kept_events: Option<String> = "text[]::json[]",
+        title: Option<String> = "text[]",
+        search: String = "text[]::tsvector[]",
     }
 }
 
@@ -164,7 +167,7 @@ fn commit(parts: Parts) -> String {
         inputs AS (
             UPDATE docg.execution_data d
             SET trigger_data = r.trigger_data, node_overrides = r.node_overrides,
-                kept_events = r.kept_events
+                kept_events = r.kept_events, title = r.title, search = r.search
             FROM {inputs} JOIN moved m ON m.id = r.execution_id
             WHERE d.execution_id = r.execution_id),"
     ));
@@ -369,6 +372,8 @@ impl PgStore {
                 trigger_data: encoder.json("trigger_data", &changed.trigger_data)?,
                 node_overrides: encoder.json("node_overrides", &changed.node_overrides)?,
                 kept_events: encoder.optional_json("kept_events", events)?,
+                title: encoder.optional_text("title", commit.execution.title.as_deref())?,
+                search: encoder.text("search", &search_vector(&commit.execution))?,
             });
         }
         let settled = commit.settled.iter().map(|signal| SettledRow {

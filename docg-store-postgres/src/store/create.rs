@@ -18,8 +18,8 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row, time_column,
-        unnest,
+        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row,
+        search_vector, time_column, unnest,
     },
     database::{Database, arguments},
     error::{Error, Meaning},
@@ -33,6 +33,8 @@ row! {
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
         start_at: Option<Time> = "timestamptz[]",
+        title: Option<String> = "text[]",
+        search: String = "text[]::tsvector[]",
         idempotency_key: Option<String> = "text[]",
         fingerprint: Option<[u8; 32]> = "bytea[]",
         due_at: Option<Time> = "timestamptz[]",
@@ -130,9 +132,9 @@ fn create(has_requests: bool) -> String {
             RETURNING id, worker_id, fence),
         data AS (
             INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data,
-                node_overrides, start_at, created_by, traceparent)
+                node_overrides, start_at, created_by, traceparent, title, search)
             SELECT i.id, i.definition_hash, i.trigger_data, i.node_overrides, i.start_at,
-                i.created_by, i.traceparent
+                i.created_by, i.traceparent, i.title, i.search
             FROM input i JOIN made USING (id)),
         steps AS (
             INSERT INTO docg.execution_steps (execution_id, position, id, node_id, node_type,
@@ -253,6 +255,8 @@ impl PgStore {
             trigger_data: encoder.json("trigger_data", &state.inputs.trigger_data)?,
             node_overrides: encoder.json("node_overrides", &state.inputs.node_overrides)?,
             start_at: time_column(state.inputs.start_at),
+            title: encoder.optional_text("title", state.execution.title.as_deref())?,
+            search: encoder.text("search", &search_vector(&state.execution))?,
             idempotency_key: encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
             fingerprint: key.map(|it| it.fingerprint),
             due_at: time_column(run.due_at),

@@ -10,7 +10,8 @@ macro_rules! execution_columns {
          e.dry_run, e.until_phase, e.attempt, e.version, e.created_at, e.started_at, \
          e.completed_at, e.updated_at, e.paused_from, e.preflight_due, e.delivery_confirmed, \
          e.priority, e.wake_at, e.event_seq, e.log_seq, e.audit_seq, e.audit_hash, \
-         d.trigger_data::text, d.node_overrides::text, d.kept_events::text, d.start_at, d.created_by::text, d.traceparent"
+         d.title, d.trigger_data::text, d.node_overrides::text, d.kept_events::text, d.start_at, \
+         d.created_by::text, d.traceparent"
     };
 }
 

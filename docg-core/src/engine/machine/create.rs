@@ -9,13 +9,13 @@ use crate::{
     event::EventData,
     i18n::Text,
     ids::{ExecutionId, StepId},
-    observe::{Actor, AuditDraft, JsonText, LogLevel, actions},
+    observe::{Actor, AuditDraft, JsonText, LogLevel, Redaction, actions},
     ports::{Idempotency, NewExecution, RunState},
     run::{
         DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
         StepState, WaitKind, WaitingFor,
     },
-    workflow::{Node, Workflow},
+    workflow::{Node, Workflow, title},
 };
 
 /// The facts from which an execution is created.
@@ -62,6 +62,7 @@ pub(crate) fn create<'a>(
         workflow_id: workflow.id,
         workflow_version: workflow.version,
         organization_id: workflow.organization_id,
+        title: title(&workflow, &facts.inputs, env.redaction),
         status: Status::Queued,
         progress: 0,
         current_step: None,
@@ -153,6 +154,16 @@ pub(crate) fn create<'a>(
         idempotency: facts.idempotency,
         claim: None,
     }
+}
+
+/// The title of an execution of this workflow with these inputs.
+pub(super) fn title(
+    workflow: &Workflow,
+    inputs: &Inputs,
+    redaction: &Redaction,
+) -> Option<Arc<str>> {
+    let template = workflow.settings.title.as_deref()?;
+    title::title(template, &inputs.trigger_data, redaction).map(Arc::from)
 }
 
 fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) -> Step {

@@ -14,6 +14,7 @@ use crate::{
 /// A running execution with fixed ids, for the tests of several modules.
 pub(crate) fn execution() -> Execution {
     Execution {
+        title: None,
         id: ExecutionId(uuid::Uuid::from_u128(1)),
         workflow_id: WorkflowId(uuid::Uuid::from_u128(2)),
         workflow_version: 1,

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{
     commands::{Command, allows},
+    create,
     draft::Draft,
     end, phases, requests, status, steps, view,
 };
@@ -132,6 +133,9 @@ fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
             overrides.extend(params.clone());
         }
     }
+    let state = draft.state();
+    let title = create::title(&state.workflow, &state.inputs, draft.env.redaction);
+    draft.edit().title = title;
     true
 }
 
