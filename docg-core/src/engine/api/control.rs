@@ -189,8 +189,7 @@ impl Engine {
     ) -> Result<Option<ExecutionRecord>, EngineError> {
         let (record, changes) = self.allowed(request, command).await?;
         if let Some(repair) = repair.filter(|_| changes) {
-            self.check_repair(request, &record.execution, repair)
-                .await?;
+            self.check_repair(request, &record, repair).await?;
         }
         Ok(changes.then_some(record))
     }
