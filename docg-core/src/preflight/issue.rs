@@ -155,12 +155,16 @@ impl Issue {
         self
     }
 
-    /// Completes a field that names only a parameter of the node.
+    /// Completes a field that names only a parameter of the node, or a value in it, such as `signers.0.email`.
     pub(crate) fn with_whole_field(mut self) -> Self {
         if let (Some(field), Some(node)) = (&self.field, &self.node_id)
             && !field.starts_with('/')
         {
-            self.field = Some(field_of_param(node, field));
+            let mut names = field.split('.');
+            let param = names.next().unwrap_or_default();
+            let mut whole = field_of_param(node, param);
+            names.for_each(|name| push_token(&mut whole, name));
+            self.field = Some(whole);
         }
         self
     }

@@ -148,8 +148,8 @@ pub(crate) struct ResumeBody {
     #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     changes: Option<Map<String, Value>>,
-    /// A JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`, in place of `changes`.
-    #[schema(value_type = Option<Vec<PatchOperation>>, max_items = 200)]
+    /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`, in place of `changes`.
+    #[schema(value_type = Option<Vec<HashMap<String, Value>>>, max_items = 200)]
     #[serde(default)]
     patch: Option<Vec<Value>>,
     /// What the caller knows to be lost by the call.
@@ -163,19 +163,6 @@ pub(crate) struct ResumeBody {
     #[schema(value_type = Value)]
     #[serde(default)]
     output: Option<Value>,
-}
-
-/// An operation of a JSON Patch (RFC 6902).
-#[derive(ToSchema)]
-#[allow(dead_code, reason = "it describes what the engine reads")]
-struct PatchOperation {
-    #[schema(example = "replace")]
-    op: String,
-    path: String,
-    #[schema(required = false)]
-    from: Option<String>,
-    #[schema(required = false)]
-    value: Value,
 }
 
 /// How to settle the step: its effect happened, or the step runs again.

@@ -1,5 +1,6 @@
 //! Tests of the API. Most tests pass requests directly to the router, without a socket.
 
+mod actions;
 mod approvals;
 mod conformance;
 mod connections;

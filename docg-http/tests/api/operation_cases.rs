@@ -81,7 +81,7 @@ impl Cases {
             "startExecution" | "checkWorkflow" | "retryExecution" => json!({"trigger_data": {}}),
             "pauseExecution" | "cancelExecution" => json!({"reason": "A test."}),
             "requestSignature" => json!({"signers": [{"email": "ann@example.com"}]}),
-            "resumeExecution" => json!({"approved": true}),
+            "resumeExecution" => json!({"approved": true, "acknowledge": ["signatures_lost"]}),
             "deleteWorkflow" | "receiveSignatureWebhook" => Value::Null,
             _ if operation.method == "GET" => Value::Null,
             _ => panic!("{id} is new: give it its case here, and look whether it is OPEN"),
