@@ -2,6 +2,7 @@
 
 mod actions;
 mod approvals;
+mod bulk;
 mod conformance;
 mod connections;
 mod control;

@@ -79,6 +79,10 @@ impl Cases {
             "createStreamToken" => json!({"execution_id": self.execution}),
             "approve" | "reject" => json!({"comment": "Fine."}),
             "startExecution" | "checkWorkflow" | "retryExecution" => json!({"trigger_data": {}}),
+            "callExecutions" => json!({
+                "action": "cancel", "ids": [self.execution], "reason": "A test.",
+                "filter": {"status": ["signing"], "waiting_for": ["signature"]},
+            }),
             "pauseExecution" | "cancelExecution" => json!({"reason": "A test."}),
             "requestSignature" => json!({"signers": [{"email": "ann@example.com"}]}),
             "resumeExecution" => json!({"approved": true, "acknowledge": ["signatures_lost"]}),
