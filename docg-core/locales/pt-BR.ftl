@@ -132,6 +132,7 @@ error-review-rejected = A revisão terminou com uma recusa.
 error-review-expired = Ninguém concluiu a revisão a tempo.
 error-approval-rejected = { $by } não aprovou.
 error-approval-expired = A aprovação não foi dada a tempo.
+error-event-expired = O evento “{ $name }” não chegou a tempo.
 error-signature-declined = { $email } recusou a assinatura.
 error-signature-declined-reason = { $email } recusou a assinatura: { $reason }
 error-signature-declined-somebody = Um signatário recusou a assinatura.
@@ -155,6 +156,10 @@ error-answer-not-text = “{ $label }” recebeu uma resposta com o status { $st
 error-answer-compressed = “{ $label }” recebeu uma resposta com o status { $status }, mas ela está comprimida, e respostas comprimidas não podem ser lidas. Faça com que o outro lado responda sem compressão.
 error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
 error-wait-end = “{ $label }” não pode esperar tanto: o máximo são dez anos. Informe um prazo menor.
+error-wait-event = “{ $label }” espera por um evento impossível: { $why }
+fault-payload-too-large = O conteúdo é grande demais. São possíveis no máximo { $most } bytes de JSON.
+fault-too-many-events = A execução já guarda { $most } eventos. Nenhum outro é guardado até que os passos usem alguns.
+fault-start-too-late = O início pode estar no máximo dez anos à frente.
 error-wait-over = “{ $label }” pede uma resposta até um momento que já passou. Informe um prazo maior.
 error-wait-reminders = “{ $label }” tem lembretes espaçados demais: o máximo são dez anos. Diminua o intervalo.
 error-wait-people = “{ $label }” consulta { $count } pessoas; o máximo são { $most }. Consulte menos pessoas.
@@ -209,6 +214,9 @@ log-completed = Execução concluída.
 log-failed = Execução falhou.
 log-waiting-confirmation = Aguardando que uma pessoa confirme o início da entrega.
 log-waiting-approval = Aguardando aprovação. Aprovadores: { $count }.
+log-step-waiting = “{ $label }” está aguardando.
+log-step-continues = “{ $label }” continua após a espera.
+log-event-received = O evento “{ $name }” chegou.
 log-approval-vote = { $email } { $decision ->
         [approved] aprovou
        *[rejected] não aprovou
@@ -231,6 +239,7 @@ log-signal-ignored = { $signal ->
         [pause] O pedido de pausa já não se aplicava e foi ignorado.
         [resume] O pedido de retomada já não se aplicava e foi ignorado.
         [cancel] O pedido de cancelamento já não se aplicava e foi ignorado.
+        [event] Um evento já não se aplicava e foi ignorado.
         [approval_vote] A decisão de um aprovador já não se aplicava e foi ignorada.
        *[signature_facts] O aviso sobre os signatários já não se aplicava e foi ignorado.
     }
@@ -278,6 +287,8 @@ action-start-again-label = Iniciar novamente
 action-start-again-description = Inicie uma nova execução com os mesmos dados.
 action-ask-approval-again-label = Pedir aprovação novamente
 action-ask-approval-again-description = Inicie uma nova execução que consulte os aprovadores de novo.
+action-wait-again-label = Esperar novamente
+action-wait-again-description = Inicie uma nova execução que espere pelo evento de novo.
 action-contact-signers-label = Contatar signatários
 action-contact-signers-description = Resolva com o signatário o que impede a assinatura e inicie novamente.
 action-ask-signatures-again-label = Pedir assinaturas novamente
@@ -432,3 +443,7 @@ reason-paused-by = Pausada por { $by }.
 reason-paused-by-because = Pausada por { $by }: { $why }
 reason-retry = Uma etapa falhou e será repetida.
 reason-retry-of = “{ $label }” falhou e será repetida.
+reason-timer = Aguardando até a hora certa.
+reason-timer-until = Aguardando até { $moment }.
+reason-event = Aguardando um evento.
+reason-event-of = Aguardando o evento “{ $name }”.

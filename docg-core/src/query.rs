@@ -114,6 +114,36 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
+/// A query for the executions that wait for an event with this name and key.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AwaitingQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The event's name.
+    pub name: String,
+    /// The event's key.
+    pub key: String,
+    /// The largest number of executions to return.
+    pub limit: usize,
+}
+
+impl AwaitingQuery {
+    /// The largest number of executions that one event reaches.
+    pub const MOST: usize = 1_000;
+
+    /// A query for at most this many executions.
+    #[must_use]
+    pub fn new(organization_id: OrganizationId, name: &str, key: &str, limit: usize) -> Self {
+        Self {
+            organization_id,
+            name: name.to_owned(),
+            key: key.to_owned(),
+            limit,
+        }
+    }
+}
+
 /// A query for an execution's audit rows, oldest first.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]

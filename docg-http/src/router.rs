@@ -24,8 +24,8 @@ use crate::{
     options::HttpOptions,
     problem::Problem,
     routes::{
-        approvals, bulk, control, execution_lists, executions, health, records, signatures, waits,
-        workflows,
+        approvals, bulk, control, events, execution_lists, executions, health, records, signatures,
+        waits, workflows,
     },
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
@@ -107,6 +107,8 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(control::cancel))
         .routes(routes!(control::retry))
         .routes(routes!(control::request_signature))
+        .routes(routes!(events::send))
+        .routes(routes!(events::send_by_key))
         .routes(routes!(signatures::signers))
         .routes(routes!(signatures::webhook))
         .routes(routes!(approvals::get))

@@ -18,7 +18,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 13] = [
+const MIGRATIONS: [Migration; 14] = [
     Migration {
         version: 1,
         name: "executions",
@@ -78,6 +78,11 @@ const MIGRATIONS: [Migration; 13] = [
         version: 12,
         name: "journal",
         sql: include_str!("../migrations/0012_journal.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "waits",
+        sql: include_str!("../migrations/0013_waits.sql"),
     },
     Migration {
         version: 15,

@@ -146,6 +146,8 @@ fn before_the_journal() -> String {
     };
     format!(
         "{}{}DROP TABLE docg.journal; DROP FUNCTION docg.delete_event, docg.delete_log, docg.without;
+        ALTER TABLE docg.execution_steps DROP COLUMN awaits;
+        ALTER TABLE docg.execution_data DROP COLUMN kept_events, DROP COLUMN start_at;
         ALTER TABLE docg.execution_data DROP COLUMN title, DROP COLUMN search;
         ALTER TABLE docg.executions DROP COLUMN waiting_kind, DROP COLUMN rested_at;
         DELETE FROM docg.migrations WHERE version >= 12;",

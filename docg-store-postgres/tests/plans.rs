@@ -12,8 +12,8 @@ use docg_core::{
         TtlStore, WorkflowStore,
     },
     query::{
-        AuditQuery, EventQuery, ExecutionFilter, ExecutionQuery, ExecutionSort, LogQuery, Search,
-        WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionFilter, ExecutionQuery, ExecutionSort,
+        LogQuery, Search, WorkflowQuery,
     },
     run::{Status, WaitKind},
     time::Timestamp,
@@ -204,6 +204,8 @@ async fn call_everything(store: &PgStore) {
         }
     }
     store.steps(organization, id).await.expect("reads");
+    let awaiting = AwaitingQuery::new(organization, "paid", "7", 20);
+    store.awaiting(awaiting).await.expect("reads");
     store.snapshot(organization, id).await.expect("reads");
     let (organization_id, execution_id, after, limit) = (organization, id, 0, 20);
     store

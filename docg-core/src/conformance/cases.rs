@@ -116,6 +116,7 @@ macro_rules! __store_cases {
             reads {
                 another_organization_sees_nothing
                 what_is_not_there_is_empty_not_an_error
+                an_event_finds_the_steps_that_wait_for_its_key
                 events_are_read_on_from_a_number
                 logs_are_filtered_by_level_domain_and_step
                 the_audit_trail_verifies

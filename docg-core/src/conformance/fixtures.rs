@@ -18,8 +18,8 @@ use crate::{
         SignalKind,
     },
     run::{
-        DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
-        StepState,
+        Awaited, AwaitedThing, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics,
+        SignatureState, Status, Step, StepState,
     },
     signature::{FollowUp, RequestStatus, SignatureRequest, Signer, SignerStatus},
     time::Timestamp,
@@ -164,6 +164,8 @@ impl RunFixture {
                 inputs: Arc::new(Inputs {
                     trigger_data: Arc::new(json!({"customer": "Example Ltd", "total": 12})),
                     node_overrides: Map::new(),
+                    start_at: Some(at(3)),
+                    events: Vec::new(),
                 }),
                 workflow: self.workflow,
                 steps,
@@ -238,6 +240,7 @@ fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
         data_in: None,
         data_out: None,
         output: None,
+        awaits: None,
         reused_from: None,
     }
 }
@@ -562,4 +565,17 @@ pub fn nested(levels: usize) -> Value {
 #[must_use]
 pub fn fact() -> Value {
     json!({"nonce": Uuid::new_v4()})
+}
+
+/// A step's wait for an event.
+pub(crate) fn awaited(name: &str, key: Option<&str>) -> Awaited {
+    Awaited {
+        what: AwaitedThing::Event {
+            name: name.to_owned(),
+            key: key.map(str::to_owned),
+        },
+        until: Some(at(1_000)),
+        is_over: false,
+        payload: Arc::default(),
+    }
 }

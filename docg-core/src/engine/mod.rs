@@ -25,9 +25,9 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 pub use crate::error::FieldFault;
 pub use api::{
-    ControlAnswer, ControlRequest, IdempotencyKey, OpenApproval, PutWorkflow, REQUEST_SIGNATURE,
-    RefusedVote, Repair, RequestSignature, Resume, RetryRequest, StartRequest, Started, StepRef,
-    VoteAnswer, VoteRefusal, WebhookAnswer,
+    ControlAnswer, ControlRequest, IdempotencyKey, NamedEvent, OpenApproval, PutWorkflow,
+    REQUEST_SIGNATURE, RefusedVote, Repair, RequestSignature, Resume, RetryRequest, StartRequest,
+    Started, StepRef, VoteAnswer, VoteRefusal, WebhookAnswer,
 };
 pub use builder::{BuildError, EngineBuilder, EngineOptions};
 pub use error::EngineError;

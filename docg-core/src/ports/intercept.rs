@@ -15,8 +15,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
-        LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -164,6 +164,9 @@ impl<P: ExecutionReader + ?Sized, I: Interceptor<StoreError>> ExecutionReader
         id: ExecutionId,
     ) -> Result<Vec<Step>, StoreError> {
         intercepted!(self.steps(organization, id))
+    }
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        intercepted!(self.awaiting(query))
     }
     async fn snapshot(
         &self,

@@ -18,8 +18,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
-        LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -91,6 +91,7 @@ mockall::mock! {
             organization: OrganizationId,
             id: ExecutionId,
         ) -> Result<Vec<Step>, StoreError>;
+        async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError>;
         async fn snapshot(
             &self,
             organization: OrganizationId,

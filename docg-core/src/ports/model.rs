@@ -345,6 +345,15 @@ pub enum SignalKind {
         /// The reported facts about signers.
         facts: Vec<SignerFact>,
     },
+    /// Reports an event from outside.
+    Event {
+        /// The event's name.
+        name: String,
+        /// The event's key.
+        key: Option<String>,
+        /// The event's content.
+        payload: Arc<Value>,
+    },
     /// Reports that the execution is due, and that no worker with its node types has claimed it.
     NoWorker {
         /// The node types that the reporting process does not have.

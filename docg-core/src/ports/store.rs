@@ -15,8 +15,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
-        LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -174,6 +174,12 @@ pub trait ExecutionReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Vec<Step>, StoreError>;
+    /// Lists executions with a step that waits for this event, by id. A step that accepts every key is not listed.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`.
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError>;
     /// The definition that an execution was created with.
     ///
     /// # Errors

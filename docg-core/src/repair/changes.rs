@@ -54,7 +54,7 @@ impl Changes<'_> {
         }
         json_patch::merge(&mut document["nodes"], &Value::Object(self.nodes.clone()));
         self.operate(&mut document)?;
-        read(document)
+        read(document, inputs)
     }
 
     fn operate(&self, document: &mut Value) -> Result<(), FieldFault> {
@@ -88,8 +88,8 @@ impl Changes<'_> {
     }
 }
 
-/// Reads the inputs back from the object to which the changes were made.
-fn read(document: Value) -> Result<Inputs, FieldFault> {
+/// Reads the inputs back from the object to which the changes were made. The rest is as before.
+fn read(document: Value, inputs: &Inputs) -> Result<Inputs, FieldFault> {
     let Value::Object(mut parts) = document else {
         return Err(FieldFault::new(
             "/patch",
@@ -131,6 +131,7 @@ fn read(document: Value) -> Result<Inputs, FieldFault> {
     Ok(Inputs {
         trigger_data: Arc::new(Value::Object(trigger_data)),
         node_overrides,
+        ..inputs.clone()
     })
 }
 
@@ -181,7 +182,7 @@ mod tests {
     fn inputs() -> Inputs {
         Inputs {
             trigger_data: Arc::new(json!({"to": ["a@b.c", "bad"], "note": "x"})),
-            node_overrides: Map::new(),
+            ..Inputs::default()
         }
     }
 

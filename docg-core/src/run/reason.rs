@@ -70,6 +70,16 @@ impl Execution {
                 Some(step) => Text::key("reason-retry-of").with("label", &step.label),
                 None => Text::key("reason-retry"),
             },
+            WaitKind::Timer => match waiting.until {
+                Some(until) => {
+                    Text::key("reason-timer-until").with("moment", until.to_the_minute())
+                }
+                None => Text::key("reason-timer"),
+            },
+            WaitKind::Event => match detail["name"].as_str() {
+                Some(name) => Text::key("reason-event-of").with("name", name),
+                None => Text::key("reason-event"),
+            },
         }
     }
 

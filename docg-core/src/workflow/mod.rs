@@ -6,6 +6,7 @@
 //! - [`handler`]: the traits that do the work
 //! - [`context`]: the context of a handler's call
 //! - [`func`]: handlers made of async functions
+//! - [`waits`]: ready node types that wait
 //! - [`validate`]: the checks before a definition is stored
 
 pub(crate) mod answer;
@@ -21,6 +22,7 @@ pub mod spec;
 pub(crate) mod title;
 pub mod validate;
 pub mod variables;
+pub mod waits;
 
 pub use context::{EffectContext, StepContext, StopReason, wait_for_place};
 pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};

@@ -381,6 +381,13 @@ pub(crate) struct SignalSent {
     status: &'static str,
 }
 
+/// The executions that an event has reached.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EventReached {
+    #[schema(value_type = Vec<Uuid>)]
+    pub(crate) executions: Vec<ExecutionId>,
+}
+
 /// The answer to a request that was passed on to the worker that holds the execution's lease.
 pub(crate) const SIGNAL_SENT: SignalSent = SignalSent {
     status: "signal_sent",

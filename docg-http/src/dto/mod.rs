@@ -10,8 +10,8 @@ mod workflow;
 
 pub(crate) use bulk::{BulkAction, BulkBody, Bulked, Refused};
 pub(crate) use execution::{
-    Counts, Execution, ExecutionPreflight, Executions, PreflightReport, Retried, SIGNAL_SENT,
-    SignalSent, Steps, counts, execution, preflight_report, step,
+    Counts, EventReached, Execution, ExecutionPreflight, Executions, PreflightReport, Retried,
+    SIGNAL_SENT, SignalSent, Steps, counts, execution, preflight_report, step,
 };
 pub(crate) use execution_queries::{
     CountsQuery, ExecutionsQuery, SORTS, VIEWS, WorkflowExecutionsQuery,
@@ -21,8 +21,9 @@ pub(crate) use records::{
     audit_event, audit_report, log_entry, signers,
 };
 pub(crate) use requests::{
-    Comment, Conditional, CreateExecution, Keyed, Listing, LogsQuery, PreflightBody, Reason,
-    RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody, StreamPosition, StreamQuery,
+    Comment, Conditional, CreateExecution, EventBody, Keyed, KeyedEventBody, Listing, LogsQuery,
+    PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody,
+    StreamPosition, StreamQuery,
 };
 pub(crate) use waits::{OpenApprovals, OpenSignatures, WaitsQuery, open_approval, open_signature};
 pub(crate) use workflow::Workflows;

@@ -4,6 +4,7 @@ use docg_core::{
     i18n::Text,
     ports::Settlement,
     run::Phase,
+    time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -30,6 +31,36 @@ pub(crate) struct CreateExecution {
     #[schema(value_type = Option<names::Phase>)]
     #[serde(default)]
     pub(crate) until_phase: Option<Phase>,
+    /// The time before which the execution does not start, at most ten years ahead. Preflight runs then, too.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    pub(crate) start_at: Option<Timestamp>,
+}
+
+/// An event for an execution.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventBody {
+    /// The key that tells this event from others with the name. A step that waits for a key takes only that one.
+    #[schema(min_length = 1, max_length = 200)]
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+    /// The event's content: at most 64 KiB of JSON.
+    #[serde(default)]
+    pub(crate) payload: Value,
+}
+
+/// An event for the executions that wait for its key.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyedEventBody {
+    /// The key that the executions wait for.
+    #[schema(required, min_length = 1, max_length = 200, value_type = String)]
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+    /// The event's content: at most 64 KiB of JSON.
+    #[serde(default)]
+    pub(crate) payload: Value,
 }
 
 /// The data that preflight checks.

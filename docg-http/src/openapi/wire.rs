@@ -365,6 +365,18 @@ pub(crate) enum EventData {
         node_type: String,
         reason: String,
     },
+    #[serde(rename = "step.waiting")]
+    StepWaiting {
+        node_id: String,
+        node_type: String,
+        waiting_for: Option<WaitingFor>,
+    },
+    #[serde(rename = "step.resumed")]
+    StepResumed {
+        node_id: String,
+        node_type: String,
+        reason: String,
+    },
     #[serde(rename = "execution.paused")]
     Paused {
         reason: Option<String>,

@@ -87,6 +87,7 @@ pub(crate) async fn create(
         trigger_type,
         dry_run,
         until_phase,
+        start_at,
     } = body.value;
     let mut request = StartRequest::new(
         caller.organization,
@@ -99,6 +100,7 @@ pub(crate) async fn create(
     }
     request.dry_run = dry_run.unwrap_or(false);
     request.until_phase = until_phase;
+    request.start_at = start_at;
     request.correlation_id.clone_from(&caller.correlation_id);
     request.traceparent.clone_from(&caller.traceparent);
     let key = idempotency::of(&headers, &format!("create {workflow}"), &body.sent)?;

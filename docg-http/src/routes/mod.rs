@@ -3,6 +3,7 @@
 pub(crate) mod approvals;
 pub(crate) mod bulk;
 pub(crate) mod control;
+pub(crate) mod events;
 pub(crate) mod execution_lists;
 pub(crate) mod executions;
 pub(crate) mod health;

@@ -12,6 +12,7 @@ mod headers;
 mod large_bodies;
 mod lists;
 mod metrics;
+mod named_events;
 mod openapi;
 mod operation_cases;
 mod problems;

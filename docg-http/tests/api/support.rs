@@ -24,6 +24,7 @@ use docg_core::{
         WebhookRequest,
     },
     time::{Clock, SystemClock, Timestamp},
+    workflow::waits,
 };
 use docg_http::{HttpOptions, Principal, Scope, StaticTokens};
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -265,6 +266,8 @@ impl World {
                 },
             ))
             .step(gated)
+            .step(waits::until())
+            .step(waits::event())
             .step(approval::node([9; 32], Arc::new(inbox.clone())))
             .step(effect(
                 spec("picky", Phase::Delivery),

@@ -10,10 +10,10 @@ use docg_core::{
     observe::{AuditEvent, LogEntry},
     ports::{ExecutionReader, StoreError},
     query::{
-        AuditQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
-        LogQuery, Page,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page,
     },
-    run::Step,
+    run::{Status, Step},
     signature::SignatureRequest,
     workflow::Workflow,
 };
@@ -109,6 +109,10 @@ impl ExecutionReader for MemoryStore {
         Ok(self
             .read(organization, id, |run| run.steps())
             .unwrap_or_default())
+    }
+
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        Ok(self.find_awaiting(&query))
     }
 
     async fn snapshot(
@@ -219,6 +223,32 @@ impl ExecutionReader for MemoryStore {
 const CHUNK: usize = 64;
 
 impl MemoryStore {
+    /// Searches the organization's executions that have not ended.
+    fn find_awaiting(&self, query: &AwaitingQuery) -> Vec<ExecutionId> {
+        let Some(tenant) = self.tenant(query.organization_id) else {
+            return Vec::new();
+        };
+        let waits = |step: &Step| {
+            let awaited = step.awaits.as_ref();
+            awaited.is_some_and(|it| it.is_for_event(&query.name, &query.key))
+        };
+        let open = Status::ALL.into_iter().filter(|it| !it.is_terminal());
+        let open: Vec<_> = open.collect();
+        let keys = tenant.page(None, &open, false, None, usize::MAX);
+        let mut found: Vec<_> = keys
+            .into_iter()
+            .map(|key| key.1)
+            .filter(|id| {
+                self.read(query.organization_id, *id, |run| {
+                    run.steps().iter().any(waits)
+                }) == Some(true)
+            })
+            .collect();
+        found.sort_unstable();
+        found.truncate(query.limit);
+        found
+    }
+
     /// A page of executions by their last change. There is no index by change, because each commit would have
     /// to move the execution in it: reads all executions of the organization.
     fn by_change(&self, tenant: &TenantLists, query: &ExecutionQuery) -> Page<ExecutionRecord> {

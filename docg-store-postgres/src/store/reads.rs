@@ -10,14 +10,16 @@ use docg_core::{
     observe::{AuditEvent, LogEntry},
     ports::{ExecutionReader, StoreError},
     query::{
-        AuditQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
-        LogQuery, Page,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page,
     },
     run::Step,
     signature::SignatureRequest,
     workflow::Workflow,
 };
 use sqlx::postgres::{PgArguments, PgRow};
+
+use uuid::Uuid;
 
 use super::{
     PgStore,
@@ -198,6 +200,23 @@ impl PgStore {
         rows.iter()
             .map(|row| lenient_step(id, field(row, "step")?))
             .collect()
+    }
+
+    async fn find_awaiting(&self, query: &AwaitingQuery) -> Result<Vec<ExecutionId>, Error> {
+        let sql = "SELECT DISTINCT s.execution_id
+            FROM docg.execution_steps s JOIN docg.executions e ON e.id = s.execution_id
+            WHERE s.awaits IS NOT NULL AND s.awaits->>'name' = $1 AND s.awaits->>'key' = $2
+                AND s.activity = 'waiting' AND e.organization_id = $3
+            ORDER BY s.execution_id LIMIT $4";
+        let parameters = arguments![
+            &query.name,
+            &query.key,
+            query.organization_id.0,
+            int(query.limit as u64)
+        ];
+        let rows = self.database.read(sql, parameters).await?;
+        let ids = rows.iter().map(|row| field::<Uuid>(row, "execution_id"));
+        ids.map(|id| Ok(ExecutionId(id?))).collect()
     }
 
     async fn find_snapshot(
@@ -525,6 +544,11 @@ impl ExecutionReader for PgStore {
         self.list_steps(organization, id)
             .await
             .map_err(|e| e.at("steps"))
+    }
+
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        let found = self.find_awaiting(&query).await;
+        found.map_err(|e| e.at("awaiting"))
     }
 
     async fn snapshot(

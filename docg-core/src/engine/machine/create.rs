@@ -13,7 +13,7 @@ use crate::{
     ports::{Idempotency, NewExecution, RunState},
     run::{
         DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
-        StepState,
+        StepState, WaitKind, WaitingFor,
     },
     workflow::{Node, Workflow, title},
 };
@@ -93,6 +93,16 @@ pub(crate) fn create<'a>(
         wake_at: Some(now),
         heads: Heads::default(),
     };
+    let mut execution = execution;
+    if let Some(start) = facts.inputs.start_at.filter(|start| *start > now) {
+        execution.wake_at = Some(start);
+        execution.waiting_for = Some(WaitingFor {
+            kind: WaitKind::Timer,
+            since: now,
+            until: Some(start),
+            detail: json!({"starts": true}),
+        });
+    }
     let state = RunState {
         execution,
         workflow,
@@ -176,6 +186,7 @@ fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) ->
         data_in: None,
         data_out: None,
         output: None,
+        awaits: None,
         reused_from: None,
     }
 }

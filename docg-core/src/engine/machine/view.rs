@@ -11,7 +11,7 @@ use crate::{
     i18n::Text,
     ports::RunState,
     programs,
-    run::{Execution, Phase, Status, StepState},
+    run::{AwaitedThing, Execution, Phase, Status, StepState},
     signature::{RequestStatus, Signer, SignerStatus},
     workflow::{
         EffectClass, Handler, Node, Registry, Resolution, condition,
@@ -69,10 +69,11 @@ fn is_approved(state: &RunState, index: usize) -> bool {
     approval.is_some_and(|it| it.node_id == *node && it.decision == Some(Decision::Approved))
 }
 
-/// True if people have approved or signed what the step requested. The step then only has to finish, and does
-/// not ask them again.
+/// True if the step's wait has ended well: people have approved or signed what it requested, the moment has come, or
+/// the event has arrived. The step then only has to finish, and does not wait again.
 pub(super) fn is_answered(state: &RunState, index: usize) -> bool {
-    is_approved(state, index) || is_signed(state, index)
+    let awaits = state.steps[index].awaits.as_ref();
+    awaits.is_some_and(|it| it.is_over) || is_approved(state, index) || is_signed(state, index)
 }
 
 /// The result of a step's successful wait, which its handler receives.
@@ -80,6 +81,15 @@ pub(super) fn resolution(state: &RunState, index: usize) -> Option<Resolution> {
     if is_signed(state, index) {
         let request = state.signature.clone()?;
         return Some(Resolution::Signed(Box::new(request)));
+    }
+    if let Some(awaited) = state.steps[index].awaits.as_ref().filter(|it| it.is_over) {
+        return match &awaited.what {
+            AwaitedThing::Timer => awaited.until.map(Resolution::Elapsed),
+            AwaitedThing::Event { name, .. } => Some(Resolution::Event {
+                name: name.clone(),
+                payload: Arc::clone(&awaited.payload),
+            }),
+        };
     }
     let approval = state.approval.as_ref();
     let approval = approval.filter(|_| is_approved(state, index))?;

@@ -76,6 +76,7 @@ pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
         data_in: None,
         data_out: None,
         output: output.map(Arc::new),
+        awaits: None,
         reused_from: None,
     }
 }

@@ -69,7 +69,7 @@ pub(in super::super) fn apply(
             let to = draft.execution().paused_from.unwrap_or(Status::Running);
             status::resume(draft, to, actor, facts)?;
             draft.edit().preflight_due |= changed;
-            requests::await_signatures(draft);
+            requests::await_again(draft);
             phases::work_again(draft);
         }
         // `ready`: the person confirms the delivery.

@@ -190,6 +190,7 @@ impl Case {
             inputs: Inputs {
                 trigger_data: Arc::new(trigger),
                 node_overrides: Map::new(),
+                ..Inputs::default()
             },
             probe: Arc::default(),
             limits: PreflightLimits {
