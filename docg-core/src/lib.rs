@@ -18,6 +18,7 @@ pub mod ports;
 pub mod preflight;
 mod programs;
 pub mod query;
+pub mod repair;
 pub mod run;
 mod secrets;
 pub mod signature;

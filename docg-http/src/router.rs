@@ -24,8 +24,8 @@ use crate::{
     options::HttpOptions,
     problem::Problem,
     routes::{
-        approvals, control, events, execution_lists, executions, health, records, signatures,
-        workflows,
+        approvals, bulk, control, events, execution_lists, executions, health, records, signatures,
+        waits, workflows,
     },
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
@@ -96,6 +96,9 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(execution_lists::of_workflow, executions::create))
         .routes(routes!(execution_lists::list))
         .routes(routes!(execution_lists::count))
+        .routes(routes!(bulk::call))
+        .routes(routes!(waits::signatures))
+        .routes(routes!(waits::approvals))
         .routes(routes!(executions::get))
         .routes(routes!(executions::steps))
         .routes(routes!(executions::preflight))

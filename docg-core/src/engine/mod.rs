@@ -32,7 +32,7 @@ pub use api::{
 pub use builder::{BuildError, EngineBuilder, EngineOptions};
 pub use error::EngineError;
 pub use machine::{Command, allowed_commands};
-pub use read::{EventFeed, OrganizationFeed, OrganizationItem, PreflightAnswer};
+pub use read::{EventFeed, OrganizationFeed, OrganizationItem, PreflightAnswer, SIGNATURES_LOST};
 pub use report::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use worker::{WorkerOptions, Workers, WorkersRunning};
 

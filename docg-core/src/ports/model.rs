@@ -372,10 +372,13 @@ mod resume {
     pub struct ResumeSignal {
         /// `Some(false)` ends the execution; any other value lets it go on.
         pub approved: Option<bool>,
-        /// Fields to merge into the trigger data.
+        /// A JSON Merge Patch (RFC 7396) of the trigger data.
         pub trigger_data: Option<Map<String, Value>>,
-        /// Node parameters to set, by node id.
+        /// A JSON Merge Patch of the changed node parameters, by node id.
         pub nodes: Map<String, Value>,
+        /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub patch: Vec<Value>,
         /// The person's answer about a step whose outcome is unknown.
         pub settlement: Option<Settlement>,
     }

@@ -267,6 +267,12 @@ pub(crate) fn has_variables(value: &Value) -> bool {
     }
 }
 
+/// The path, if the whole text is one variable.
+pub(crate) fn sole_path(text: &str) -> Option<OwnedPath> {
+    let path = Path::parse(sole(text)?).ok()?;
+    Some(path.to_owned_path())
+}
+
 /// How [`fill`] writes the variables that it does not fill with their value.
 pub(crate) struct Unfilled<'a> {
     /// Written for a variable without a value, and for one that is not a path into the trigger data.

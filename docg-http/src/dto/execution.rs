@@ -7,11 +7,12 @@ use docg_core::{
     observe::JsonText,
     preflight,
     query::{self, ExecutionRecord},
+    repair::ActionInput,
     run,
     time::Timestamp,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::openapi::{names, wire};
@@ -186,7 +187,7 @@ pub(crate) fn execution(
         ),
         delivery_state: e.delivery_state,
         signature_state: e.signature_state,
-        recommended_actions: for_reader(actions, locale),
+        recommended_actions: for_reader(actions, Some(e.id), locale),
         phase_metrics: Part::Shown(
             e.phase_metrics
                 .iter()
@@ -209,11 +210,33 @@ pub(crate) fn execution(
     }
 }
 
-fn for_reader(actions: &[actions::RecommendedAction], locale: Locale) -> Vec<Value> {
-    actions
-        .iter()
-        .map(|action| action.for_reader(locale))
-        .collect()
+/// The actions in the reader's language; those on an execution with the calls that carry them out.
+fn for_reader(
+    actions: &[actions::RecommendedAction],
+    execution: Option<ExecutionId>,
+    locale: Locale,
+) -> Vec<Value> {
+    let shown = |action: &actions::RecommendedAction| {
+        let mut shown = action.for_reader(locale);
+        let call = action.call.as_ref().zip(execution);
+        shown["call"] = json!(call.map(|(call, id)| json!({
+            "method": "POST",
+            "path": format!("/api/v1/executions/{id}/{}", call.name),
+            "body": call.body,
+        })));
+        let input = |input: &ActionInput| {
+            json!({
+                "pointer": input.pointer,
+                "label": input.label,
+                "value": input.value,
+                "schema": input.schema,
+            })
+        };
+        shown["inputs"] = action.inputs.iter().map(input).collect();
+        shown["loses"] = json!(action.loses);
+        shown
+    };
+    actions.iter().map(shown).collect()
 }
 
 fn phase_times(times: &run::PhaseTimes) -> PhaseTimes {
@@ -336,7 +359,7 @@ pub(crate) fn preflight_report(
         blocking_count: summary.blocking_count,
         warning_count: summary.warning_count,
         groups: summary.groups(locale, Some(technical)),
-        recommended_actions: for_reader(actions, locale),
+        recommended_actions: for_reader(actions, None, locale),
     }
 }
 

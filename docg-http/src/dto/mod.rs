@@ -1,11 +1,14 @@
 //! Requests and answers as clients see them, separate from the engine's own types.
 
+mod bulk;
 mod execution;
 mod execution_queries;
 mod records;
 mod requests;
+mod waits;
 mod workflow;
 
+pub(crate) use bulk::{BulkAction, BulkBody, Bulked, Refused};
 pub(crate) use execution::{
     Counts, EventReached, Execution, ExecutionPreflight, Executions, PreflightReport, Retried,
     SIGNAL_SENT, SignalSent, Steps, counts, execution, preflight_report, step,
@@ -22,6 +25,7 @@ pub(crate) use requests::{
     PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody,
     StreamPosition, StreamQuery,
 };
+pub(crate) use waits::{OpenApprovals, OpenSignatures, WaitsQuery, open_approval, open_signature};
 pub(crate) use workflow::Workflows;
 
 use serde::Serialize;

@@ -1,5 +1,5 @@
 use docg_core::{
-    engine::{Repair, Resume, StepRef},
+    engine::{Repair, Resume, SIGNATURES_LOST, StepRef},
     error::FieldFault,
     i18n::Text,
     ports::Settlement,
@@ -17,7 +17,7 @@ use crate::{openapi::names, problem::Problem, shape::escaped};
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateExecution {
     /// The trigger data, which the workflow reads as `trigger`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
     /// The kind of trigger that starts the execution; `manual` if it is left out.
@@ -68,7 +68,7 @@ pub(crate) struct KeyedEventBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PreflightBody {
     /// The trigger data, which the workflow reads as `trigger`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
 }
@@ -97,7 +97,7 @@ pub(crate) struct Comment {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryBody {
     /// The trigger data, which the workflow reads as `trigger`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
     /// The step to begin with: a node id, or a 0-based position. The steps before it keep their outputs.
@@ -174,10 +174,19 @@ pub(crate) struct ResumeBody {
     #[serde(default)]
     approved: Option<bool>,
     /// The changes: `{"trigger_data": {…}, "nodes": {node_id: {param: value}}}`, either or both. If neither
-    /// key is there, the object itself is merged into the trigger data.
-    #[schema(value_type = Option<Object>)]
+    /// key is there, the object itself is for the trigger data. It is a JSON Merge Patch (RFC 7396): null removes
+    /// a value, and lists are replaced whole.
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     changes: Option<Map<String, Value>>,
+    /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`, in place of `changes`.
+    #[schema(value_type = Option<Vec<HashMap<String, Value>>>, max_items = 200)]
+    #[serde(default)]
+    patch: Option<Vec<Value>>,
+    /// What the caller knows to be lost by the call.
+    #[schema(value_type = Option<Vec<names::Loss>>)]
+    #[serde(default)]
+    acknowledge: Option<Vec<String>>,
     /// Settles a step whose outcome is unknown.
     #[serde(default)]
     resolution: Option<Resolution>,
@@ -220,6 +229,21 @@ impl ResumeBody {
                 repair.trigger_data = changes;
             }
         }
+        if let Some(patch) = self.patch {
+            if !repair.trigger_data.is_empty() || !repair.nodes.is_empty() {
+                let detail = Text::key("fault-patch-or-changes");
+                return Err(Problem::invalid_field("/patch", "unexpected_patch", detail));
+            }
+            repair.patch = patch;
+        }
+        for (index, loss) in self.acknowledge.iter().flatten().enumerate() {
+            if loss != SIGNATURES_LOST {
+                let detail = Text::key("fault-one-of").with("values", SIGNATURES_LOST);
+                let pointer = format!("/acknowledge/{index}");
+                return Err(Problem::invalid_field(pointer, "invalid_value", detail));
+            }
+        }
+        repair.acknowledge = self.acknowledge.unwrap_or_default();
         repair.settlement = match (self.resolution, self.output) {
             (Some(Resolution::ConfirmDone), output) => Some(Settlement::ConfirmDone(
                 output.unwrap_or_else(|| Value::Object(Map::new())),

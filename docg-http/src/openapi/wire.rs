@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::names::{IssueDomain, OnError, Phase, Severity, Status, Timestamp, WaitKind};
+use super::names::{IssueDomain, Loss, OnError, Phase, Severity, Status, Timestamp, WaitKind};
 
 /// A value that is well formed but wrong.
 #[derive(ToSchema)]
@@ -60,7 +60,7 @@ pub(crate) struct Issue {
     /// The text for technicians. Null without the scope `executions:debug`.
     message_tech: Option<String>,
     node_id: Option<String>,
-    /// A parameter's name, or a path such as `trigger.customer.email`.
+    /// The field, as a JSON pointer: `/trigger_data/customer/email` or `/nodes/<node id>/<parameter>`.
     field: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct PublicIssue {
     /// The text for people, in the reader's language.
     message_human: String,
     node_id: Option<String>,
-    /// A parameter's name, or a path such as `trigger.customer.email`.
+    /// The field, as a JSON pointer: `/trigger_data/customer/email` or `/nodes/<node id>/<parameter>`.
     field: Option<String>,
 }
 
@@ -89,6 +89,36 @@ pub(crate) struct RecommendedAction {
     description: String,
     target_node_id: Option<String>,
     params: ActionParams,
+    /// The call that carries the action out. Null if only somebody outside this system can act.
+    call: Option<ActionCall>,
+    /// The values that a person has to give.
+    inputs: Vec<ActionInput>,
+    /// What is lost by the call. To go on, send the same names as `acknowledge` in the body.
+    loses: Vec<Loss>,
+}
+
+/// A call that carries out an action. It is one that the status allows now.
+#[derive(ToSchema)]
+pub(crate) struct ActionCall {
+    #[schema(example = "POST")]
+    method: String,
+    path: String,
+    #[schema(value_type = HashMap<String, Value>)]
+    body: Value,
+}
+
+/// A value that a person has to give, as a part of the body of an action's call.
+#[derive(ToSchema)]
+pub(crate) struct ActionInput {
+    /// The place of the value in the body: a JSON pointer (RFC 6901).
+    pointer: String,
+    /// The value's name, for people.
+    label: String,
+    /// The present value; null if there is none, or if it is secret.
+    value: Value,
+    /// The JSON Schema of the new value.
+    #[schema(value_type = HashMap<String, Value>)]
+    schema: Value,
 }
 
 /// The values that a client needs to carry out an action. Actions may add more.
@@ -109,7 +139,7 @@ pub(crate) struct Workflow {
     /// The version number: 1, and one more with each change.
     version: u32,
     /// The JSON Schema (2020-12) of the trigger data.
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     input_schema: Value,
     settings: Settings,
     nodes: Vec<Node>,
@@ -145,7 +175,7 @@ pub(crate) struct Node {
     /// The node runs only if this expression is true.
     when: Option<String>,
     /// Values for the node type's parameters.
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     params: Value,
     retry: RetryPolicy,
     /// How long one attempt may take, in milliseconds.
@@ -179,7 +209,7 @@ pub(crate) struct WorkflowDraft {
     name: String,
     /// The JSON Schema (2020-12) of the trigger data; an empty object allows anything.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     input_schema: Value,
     #[serde(default)]
     settings: SettingsDraft,
@@ -226,7 +256,7 @@ pub(crate) struct NodeDraft {
     when: Option<String>,
     /// Values for the node type's parameters; texts may hold `{{path}}`.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     params: Value,
     retry: Option<RetryDraft>,
     /// How long one attempt may take, in milliseconds.

@@ -39,7 +39,7 @@ pub(crate) async fn shown(
     } else {
         Vec::new()
     };
-    let actions = state.engine.recommended_actions(execution, &steps);
+    let actions = state.engine.actions_with_calls(record, &steps).await?;
     let trigger_data = state.engine.shown_trigger_data(record).await;
     Ok(dto::execution(
         record,

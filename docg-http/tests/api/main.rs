@@ -1,6 +1,8 @@
 //! Tests of the API. Most tests pass requests directly to the router, without a socket.
 
+mod actions;
 mod approvals;
+mod bulk;
 mod conformance;
 mod connections;
 mod control;

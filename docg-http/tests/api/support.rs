@@ -20,7 +20,8 @@ use docg_core::{
     prelude::*,
     signature::{
         Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, ProviderUpdate,
-        SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+        SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
+        WebhookRequest,
     },
     time::{Clock, SystemClock, Timestamp},
     workflow::waits,
@@ -189,6 +190,9 @@ impl SignatureProvider for Desk {
             facts: text("signed")
                 .map(|email| SignerFact::signed(email, Timestamp::now()))
                 .into_iter()
+                .chain(text("declined").map(|email| {
+                    SignerFact::new(email, SignerFactKind::Declined, Timestamp::now())
+                }))
                 .collect(),
         })
     }

@@ -268,7 +268,10 @@ pub(super) fn fail(
         draft.edit().error = Some(context);
         phases::update_progress(draft, 0.0);
     } else if reviews && draft.execution().status != Status::NeedsReview {
-        let detail = json!({"node_id": node.id, "error_code": context.code});
+        let mut detail = json!({"node_id": node.id, "error_code": context.code});
+        if let Some(given) = view::signatures_given(draft.state(), index) {
+            detail["signatures_given"] = given.into();
+        }
         draft.edit().error = Some(context);
         status::park(draft, "step_failed", detail)?;
     } else {

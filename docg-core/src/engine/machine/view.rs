@@ -12,7 +12,7 @@ use crate::{
     ports::RunState,
     programs,
     run::{AwaitedThing, Execution, Phase, Status, StepState},
-    signature::RequestStatus,
+    signature::{RequestStatus, Signer, SignerStatus},
     workflow::{
         EffectClass, Handler, Node, Registry, Resolution, condition,
         variables::{self, Scope, Unresolved},
@@ -50,6 +50,17 @@ pub(super) fn is_signed(state: &RunState, index: usize) -> bool {
     let node = &state.steps[index].node_id;
     let request = state.signature.as_ref();
     request.is_some_and(|it| it.node_id == *node && it.status == RequestStatus::Signed)
+}
+
+/// The number of signatures given to a step's request that not everybody has signed. If the step runs again, it
+/// asks for them anew.
+pub(super) fn signatures_given(state: &RunState, index: usize) -> Option<usize> {
+    let node = &state.steps[index].node_id;
+    let request = state.signature.as_ref()?;
+    let is_lost = request.node_id == *node && request.status != RequestStatus::Signed;
+    let signed = |signer: &&Signer| signer.status == SignerStatus::Signed;
+    let given = request.signers.iter().filter(signed).count();
+    (is_lost && given > 0).then_some(given)
 }
 
 fn is_approved(state: &RunState, index: usize) -> bool {

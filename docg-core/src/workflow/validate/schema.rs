@@ -22,10 +22,19 @@ pub(crate) struct Violation {
     pub(crate) missing: bool,
     /// The names that lead to the field.
     pub(crate) path: Vec<String>,
+    /// The first field below it that may not be there, if that is what is wrong.
+    pub(crate) unknown: Option<String>,
     /// The text for people about the expected value, without the name of the field.
     pub(crate) human: Text,
     /// The text for technicians; shows no data.
     pub(crate) tech: String,
+}
+
+impl Violation {
+    /// The names that lead to the value that is wrong.
+    pub(crate) fn place(&self) -> Vec<String> {
+        self.path.iter().chain(&self.unknown).cloned().collect()
+    }
 }
 
 /// The largest schema, by [`size_of`], that is compiled on the caller's thread.
