@@ -3,6 +3,8 @@
 
 mod auth;
 mod caller;
+#[cfg(feature = "console")]
+mod console;
 mod cursor;
 mod dto;
 mod extract;

@@ -81,7 +81,10 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
 /// The API's routes without its layers, for applications that add their own routes before
 /// [`with_layers`].
 pub fn api() -> Router<AppState> {
-    documented().into()
+    let routes: Router<AppState> = documented().into();
+    #[cfg(feature = "console")]
+    let routes = routes.merge(crate::console::routes());
+    routes
 }
 
 /// All routes with their OpenAPI descriptions. Path and method are declared at each handler.

@@ -74,11 +74,7 @@ fn audit(row: &AuditEvent) -> usize {
 }
 
 pub(crate) fn inputs(inputs: &Inputs) -> usize {
-    let events = inputs
-        .events
-        .iter()
-        .map(|event| record(event))
-        .sum::<usize>();
+    let events = inputs.events.iter().map(record).sum::<usize>();
     value(&inputs.trigger_data) + members(&inputs.node_overrides) + events
 }
 
@@ -88,7 +84,7 @@ pub(crate) fn step(step: &Step) -> usize {
     });
     size_of::<Step>()
         + error
-        + step.awaits.as_ref().map_or(0, |awaits| record(awaits))
+        + step.awaits.as_ref().map_or(0, record)
         + json_text(step.data_in.as_ref())
         + json_text(step.data_out.as_ref())
         + step.output.as_deref().map_or(0, value)

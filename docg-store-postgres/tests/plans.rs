@@ -54,7 +54,8 @@ const FILL: &str = "
         CASE WHEN n % 10 = 1 THEN timestamptz '2026-01-02' END,
         CASE WHEN n % 10 = 0 THEN 0 ELSE 5 END, CASE WHEN n % 20 = 0 THEN 0 ELSE 5 END
     FROM filled;
-    INSERT INTO docg.execution_data
+    INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data, node_overrides,
+        created_by, traceparent, title, search)
     SELECT id, sha256((n % 3000 + 1)::text::bytea), json_build_object('text', repeat('x', 1500)), '{}', '{}', NULL, 'title', array_to_tsvector(ARRAY[
         replace(organization_id::text, '-', '') || ':title', replace(organization_id::text, '-', '') || '~c' || n])
     FROM filled;

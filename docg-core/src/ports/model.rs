@@ -223,7 +223,7 @@ pub struct Commit {
     /// True if the decision was made without steps and definition, because they cannot be read or workers
     /// died too often. The store then writes only the fields that a cancel changes.
     pub is_reduced: bool,
-    /// The execution's input data, if it changed.
+    /// The execution's input data, if it changed. Its `start_at` never changes, and a store need not write it.
     pub inputs: Option<Arc<Inputs>>,
     /// The steps that changed.
     pub steps: Vec<Step>,

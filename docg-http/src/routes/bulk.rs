@@ -125,9 +125,7 @@ impl Asked {
             let (engine, reason) = (state.engine.clone(), self.body.reason.clone());
             let caller = caller.clone();
             async move {
-                if let Err(error) = engine.check(&request, command).await {
-                    return Err(error);
-                }
+                engine.check(&request, command).await?;
                 if is_dry {
                     return Ok(());
                 }
