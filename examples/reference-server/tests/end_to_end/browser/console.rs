@@ -108,9 +108,21 @@ async fn a_broken_contract_is_found_repaired_and_read_in_the_console() {
     reader.browser.find("form .main").await;
     reader.look("start").await;
 
-    // Another call changes the execution; the page shows that by itself.
+    // The form has the wrong value, and sends the right one.
     reader.open(&format!("#/executions/{id}")).await;
     reader.browser.find(".status.needs_review").await;
+    let correct = "for (const input of document.querySelectorAll('section form input')) {
+            input.value = input.value.includes('@@') ? input.value.replace('@@', '@')
+                : input.value.replace('.', '@');
+            input.dispatchEvent(new Event('input', {bubbles: true}));
+        }";
+    reader.browser.run(correct).await;
+    reader.look("corrected").await;
+    reader.browser.click("section form .main").await;
+    reader.browser.find(".status.signing").await;
+    reader.look("signing").await;
+
+    // Another call changes the execution; the page shows that by itself.
     let (status, canceled) = server
         .post(&format!("/api/v1/executions/{id}/cancel"), &json!({}))
         .await;
