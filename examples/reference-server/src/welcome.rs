@@ -14,7 +14,7 @@ use crate::html;
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-const PAGE: &str = include_str!("../templates/welcome.html");
+const PAGE: &str = include_str!("welcome.html");
 
 pub(crate) fn routes(is_development: bool) -> Router<AppState> {
     let page = move || async move {
