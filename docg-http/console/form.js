@@ -70,7 +70,7 @@ export function Field({ schema = {}, name, value, change, id, needed }) {
   }
   const type = { date: "date", email: "email" }[schema.format] ?? "text";
   const set = (e) => change(e.target.value === "" ? undefined : e.target.value);
-  return (schema.maxLength ?? 0) > 200
+  return (schema.maxLength ?? 0) > 500
     ? html`<div class="field">${label}<textarea id=${id} rows="4" value=${text} onInput=${set}></textarea></div>`
     : html`<div class="field">${label}<input id=${id} type=${type} value=${text} onInput=${set} /></div>`;
 }

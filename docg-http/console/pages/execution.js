@@ -65,8 +65,11 @@ function Repair({ action, done }) {
 
 function Input({ input, change }) {
   const [value, set] = useState(input.value ?? undefined);
+  // A text stays a text where the schema names no type; else a corrected "12" would be sent as a number.
+  const isText = input.schema.type === undefined && typeof input.value === "string";
+  const schema = isText ? { ...input.schema, type: "string" } : input.schema;
   const old = input.value === null ? "–" : typeof input.value === "string" ? input.value : JSON.stringify(input.value);
-  return html`<div><${Field} schema=${input.schema} name=${input.label} value=${value} id=${`input${input.pointer}`}
+  return html`<div><${Field} schema=${schema} name=${input.label} value=${value} id=${`input${input.pointer}`}
       change=${(next) => { set(next); change(next ?? null); }} />
     <p class="hint">${t("oldValue")}: <code>${old}</code></p></div>`;
 }
