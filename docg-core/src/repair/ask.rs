@@ -89,8 +89,11 @@ impl Request<'_> {
             _ => Value::Null,
         };
         let mut of_schema = of_field(&self.asker.workflow.input_schema, path);
-        if of_schema == json!({}) {
-            of_schema = schema.unwrap_or(of_schema);
+        // The parameter that reads the value may ask for more than the workflow's schema, such as an address.
+        if let (Some(fields), Some(Value::Object(more))) = (of_schema.as_object_mut(), schema) {
+            for (name, value) in more {
+                fields.entry(name).or_insert(value);
+            }
         }
         let label = words(&self.asker.workflow.input_schema, path);
         if is_there && is_forbidden(&self.asker.workflow.input_schema, path) {

@@ -2,7 +2,7 @@
 //! inputs that a recommended action asks for.
 //!
 //! Both kinds of changes are for the same object: `{"trigger_data": {…}, "nodes": {node id: {parameter: value}}}`, where
-//! `nodes` holds the parameters that a person has changed. [`Changes::apply`] makes all changes or none.
+//! `nodes` holds the parameters that a person has changed. `Changes::apply` makes all changes or none.
 
 mod ask;
 mod changes;
