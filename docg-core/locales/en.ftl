@@ -132,6 +132,7 @@ error-review-rejected = The review ended with a refusal.
 error-review-expired = Nobody completed the review in time.
 error-approval-rejected = { $by } did not approve.
 error-approval-expired = The approval was not given in time.
+error-event-expired = The event “{ $name }” did not arrive in time.
 error-signature-declined = { $email } declined to sign.
 error-signature-declined-reason = { $email } declined to sign: { $reason }
 error-signature-declined-somebody = A signer declined to sign.
@@ -155,6 +156,10 @@ error-answer-not-text = “{ $label }” was answered with status { $status }, b
 error-answer-compressed = “{ $label }” was answered with status { $status }, but the answer is compressed, and compressed answers cannot be read. Have the other side answer without compression.
 error-output-not-storable = The result of “{ $label }” cannot be kept as it is: it has an unreadable character, or is nested too deep.
 error-wait-end = “{ $label }” cannot wait so long: it may wait ten years at most. Give it an earlier end.
+error-wait-event = “{ $label }” waits for an event that cannot be: { $why }
+fault-payload-too-large = The payload is too large. At most { $most } bytes of JSON are possible.
+fault-too-many-events = The execution keeps { $most } events already. No more are kept until its steps take some.
+fault-start-too-late = The start may lie at most ten years ahead.
 error-wait-over = “{ $label }” asks for an answer by a moment that has passed. Give it a later end.
 error-wait-reminders = “{ $label }” has reminders too far apart: ten years may lie between them at most. Shorten the interval.
 error-wait-people = “{ $label }” asks { $count } people, of { $most } at most. Ask fewer people.
@@ -209,6 +214,9 @@ log-completed = Execution completed.
 log-failed = Execution failed.
 log-waiting-confirmation = Waiting for a person to confirm that delivery may begin.
 log-waiting-approval = Waiting for approval. Approvers: { $count }.
+log-step-waiting = “{ $label }” waits.
+log-step-continues = “{ $label }” continues after its wait.
+log-event-received = The event “{ $name }” arrived.
 log-approval-vote = { $email } { $decision ->
         [approved] has approved
        *[rejected] has not approved
@@ -232,6 +240,7 @@ log-signal-ignored = { $signal ->
         [resume] The request to go on
         [cancel] The request to cancel
         [approval_vote] The decision of an approver
+        [event] An event
        *[signature_facts] The report on signers
     } no longer applied and was ignored.
 
@@ -278,6 +287,8 @@ action-start-again-label = Start again
 action-start-again-description = Start a new execution with the same data.
 action-ask-approval-again-label = Ask for approval again
 action-ask-approval-again-description = Start a new execution that asks the approvers again.
+action-wait-again-label = Wait again
+action-wait-again-description = Start a new execution that waits for the event again.
 action-contact-signers-label = Contact signers
 action-contact-signers-description = Settle with the signer what stands in the way, then start again.
 action-ask-signatures-again-label = Ask for signatures again
@@ -366,6 +377,7 @@ fault-parameters = an object of parameters is needed
 fault-wrong-kind = { $expected } is needed
 fault-schema = { $why }
 fault-variable = { $why }
+fault-title-variable = a title can only use the trigger data, as in trigger.customer.name; “{ $path }” is something else
 fault-condition = { $why }
 fault-unresolved = { $path }: { $why }
 fault-own-output = a node cannot read its own output
@@ -388,6 +400,13 @@ kind-number = a number
 kind-boolean = true or false
 kind-null = null
 fault-object = an object is expected
+fault-moment = a moment with time zone is expected, such as 2026-01-31T10:30:00Z
+fault-patch = the patch cannot be applied: { $why }
+fault-not-acknowledged = something is lost by this; name it here to go on: { $loss }
+fault-patch-or-changes = send changes or a patch, not both
+fault-bulk-action = one of cancel, pause, resume, retry
+fault-ids-or-filter = ids or a filter are needed
+fault-reason = only a cancel and a pause take a reason
 fault-uuid = a UUID is expected
 fault-once = a parameter may be given once
 fault-cursor = use the next_cursor of this very list
@@ -406,3 +425,25 @@ problem-query-not-utf-8 = The query is not UTF-8.
 problem-one-version = If-Match takes one version, or *.
 problem-header-once = The header { $name } may be given once.
 problem-no-approval = There is no approval for this link. If it has just come, try again in a moment.
+
+# Why an execution is where it is
+reason-review = Waiting for a person to look at it.
+reason-review-of = Waiting for a correction: { $error }
+reason-review-of-several = Waiting for a correction ({ $others ->
+    [one] and 1 more
+   *[other] and { $others } more
+}): { $error }
+reason-approval = Waiting for an approval.
+reason-approval-by = Waiting for { $people } to approve.
+reason-signature = Waiting for signatures.
+reason-signature-by = Waiting for { $people } to sign.
+reason-confirmation = Waiting for a person to confirm that delivery may begin.
+reason-paused = Paused until a person resumes it.
+reason-paused-by = Paused by { $by }.
+reason-paused-by-because = Paused by { $by }: { $why }
+reason-retry = A step failed and will be tried again.
+reason-retry-of = “{ $label }” failed and will be tried again.
+reason-timer = Waiting until it is time.
+reason-timer-until = Waiting until { $moment }.
+reason-event = Waiting for an event.
+reason-event-of = Waiting for the event “{ $name }”.

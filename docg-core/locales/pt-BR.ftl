@@ -132,6 +132,7 @@ error-review-rejected = A revisão terminou com uma recusa.
 error-review-expired = Ninguém concluiu a revisão a tempo.
 error-approval-rejected = { $by } não aprovou.
 error-approval-expired = A aprovação não foi dada a tempo.
+error-event-expired = O evento “{ $name }” não chegou a tempo.
 error-signature-declined = { $email } recusou a assinatura.
 error-signature-declined-reason = { $email } recusou a assinatura: { $reason }
 error-signature-declined-somebody = Um signatário recusou a assinatura.
@@ -155,6 +156,10 @@ error-answer-not-text = “{ $label }” recebeu uma resposta com o status { $st
 error-answer-compressed = “{ $label }” recebeu uma resposta com o status { $status }, mas ela está comprimida, e respostas comprimidas não podem ser lidas. Faça com que o outro lado responda sem compressão.
 error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
 error-wait-end = “{ $label }” não pode esperar tanto: o máximo são dez anos. Informe um prazo menor.
+error-wait-event = “{ $label }” espera por um evento impossível: { $why }
+fault-payload-too-large = O conteúdo é grande demais. São possíveis no máximo { $most } bytes de JSON.
+fault-too-many-events = A execução já guarda { $most } eventos. Nenhum outro é guardado até que os passos usem alguns.
+fault-start-too-late = O início pode estar no máximo dez anos à frente.
 error-wait-over = “{ $label }” pede uma resposta até um momento que já passou. Informe um prazo maior.
 error-wait-reminders = “{ $label }” tem lembretes espaçados demais: o máximo são dez anos. Diminua o intervalo.
 error-wait-people = “{ $label }” consulta { $count } pessoas; o máximo são { $most }. Consulte menos pessoas.
@@ -209,6 +214,9 @@ log-completed = Execução concluída.
 log-failed = Execução falhou.
 log-waiting-confirmation = Aguardando que uma pessoa confirme o início da entrega.
 log-waiting-approval = Aguardando aprovação. Aprovadores: { $count }.
+log-step-waiting = “{ $label }” está aguardando.
+log-step-continues = “{ $label }” continua após a espera.
+log-event-received = O evento “{ $name }” chegou.
 log-approval-vote = { $email } { $decision ->
         [approved] aprovou
        *[rejected] não aprovou
@@ -231,6 +239,7 @@ log-signal-ignored = { $signal ->
         [pause] O pedido de pausa já não se aplicava e foi ignorado.
         [resume] O pedido de retomada já não se aplicava e foi ignorado.
         [cancel] O pedido de cancelamento já não se aplicava e foi ignorado.
+        [event] Um evento já não se aplicava e foi ignorado.
         [approval_vote] A decisão de um aprovador já não se aplicava e foi ignorada.
        *[signature_facts] O aviso sobre os signatários já não se aplicava e foi ignorado.
     }
@@ -278,6 +287,8 @@ action-start-again-label = Iniciar novamente
 action-start-again-description = Inicie uma nova execução com os mesmos dados.
 action-ask-approval-again-label = Pedir aprovação novamente
 action-ask-approval-again-description = Inicie uma nova execução que consulte os aprovadores de novo.
+action-wait-again-label = Esperar novamente
+action-wait-again-description = Inicie uma nova execução que espere pelo evento de novo.
 action-contact-signers-label = Contatar signatários
 action-contact-signers-description = Resolva com o signatário o que impede a assinatura e inicie novamente.
 action-ask-signatures-again-label = Pedir assinaturas novamente
@@ -366,6 +377,7 @@ fault-parameters = é necessário um objeto de parâmetros
 fault-wrong-kind = tipo de valor incorreto; esperado: { $expected }
 fault-schema = JSON Schema inválido: { $why }
 fault-variable = variável inválida: { $why }
+fault-title-variable = um título só pode usar os dados do gatilho, como em trigger.customer.name; “{ $path }” é outra coisa
 fault-condition = condição inválida: { $why }
 fault-unresolved = { $path }: { $why }
 fault-own-output = um nó não pode ler a própria saída
@@ -388,6 +400,13 @@ kind-number = um número
 kind-boolean = true ou false
 kind-null = null
 fault-object = é esperado um objeto
+fault-moment = espera-se um momento com fuso horário, como 2026-01-31T10:30:00Z
+fault-patch = a alteração não pode ser aplicada: { $why }
+fault-not-acknowledged = isto faz perder algo; cite-o aqui para continuar: { $loss }
+fault-patch-or-changes = envie changes ou patch, não ambos
+fault-bulk-action = um destes: cancel, pause, resume, retry
+fault-ids-or-filter = são necessários ids ou um filtro
+fault-reason = só cancel e pause aceitam um motivo
 fault-uuid = é esperado um UUID
 fault-once = um parâmetro só pode ser dado uma vez
 fault-cursor = use o next_cursor desta mesma lista
@@ -406,3 +425,25 @@ problem-query-not-utf-8 = A consulta não está em UTF-8.
 problem-one-version = If-Match aceita uma versão, ou *.
 problem-header-once = O cabeçalho { $name } só pode ser dado uma vez.
 problem-no-approval = Não há aprovação para este link. Se ele acabou de chegar, tente novamente em instantes.
+
+# Por que uma execução está onde está
+reason-review = Aguardando que alguém a examine.
+reason-review-of = Aguardando uma correção: { $error }
+reason-review-of-several = Aguardando uma correção ({ $others ->
+    [one] e mais 1
+   *[other] e mais { $others }
+}): { $error }
+reason-approval = Aguardando uma aprovação.
+reason-approval-by = Aguardando a aprovação de { $people }.
+reason-signature = Aguardando assinaturas.
+reason-signature-by = Aguardando a assinatura de { $people }.
+reason-confirmation = Aguardando que alguém confirme que a entrega pode começar.
+reason-paused = Pausada até que alguém a retome.
+reason-paused-by = Pausada por { $by }.
+reason-paused-by-because = Pausada por { $by }: { $why }
+reason-retry = Uma etapa falhou e será repetida.
+reason-retry-of = “{ $label }” falhou e será repetida.
+reason-timer = Aguardando até a hora certa.
+reason-timer-until = Aguardando até { $moment }.
+reason-event = Aguardando um evento.
+reason-event-of = Aguardando o evento “{ $name }”.

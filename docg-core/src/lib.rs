@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod actions;
 pub mod address;
@@ -17,6 +18,7 @@ pub mod ports;
 pub mod preflight;
 mod programs;
 pub mod query;
+pub mod repair;
 pub mod run;
 mod secrets;
 pub mod signature;

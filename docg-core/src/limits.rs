@@ -61,6 +61,8 @@ impl TextLimit {
 
 /// The name of a workflow or of a signer.
 pub const NAME: TextLimit = TextLimit::line("name", 200);
+/// A workflow's text from which the titles of its executions are made.
+pub const TITLE: TextLimit = TextLimit::line("title", 500);
 /// The label of a node.
 pub const LABEL: TextLimit = TextLimit::line("label", 200).needed();
 /// The id of a node.
@@ -87,14 +89,22 @@ pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128).nee
 pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512).needed();
 /// The idempotency key of a call.
 pub const IDEMPOTENCY_KEY: TextLimit = TextLimit::line("idempotency_key", 255).needed();
+/// The name of an event that a step can wait for.
+pub const EVENT_NAME: TextLimit = TextLimit::line("event_name", 200).needed();
+/// The key of an event that a step can wait for.
+pub const EVENT_KEY: TextLimit = TextLimit::line("event_key", 200).needed();
 /// The caller's name.
 pub const ACTOR: TextLimit = TextLimit::line("actor", 500);
+/// A text that people search executions by.
+pub const SEARCH: TextLimit = TextLimit::line("q", 200);
 /// A position in a list.
 pub const CURSOR: TextLimit = TextLimit::line("cursor", 500);
 
 /// All text limits.
-pub const TEXTS: [TextLimit; 16] = [
+pub const TEXTS: [TextLimit; 20] = [
     NAME,
+    TITLE,
+    SEARCH,
     LABEL,
     NODE_ID,
     NODE_TYPE,
@@ -108,6 +118,8 @@ pub const TEXTS: [TextLimit; 16] = [
     CORRELATION_ID,
     TRACEPARENT,
     IDEMPOTENCY_KEY,
+    EVENT_NAME,
+    EVENT_KEY,
     ACTOR,
     CURSOR,
 ];
@@ -122,6 +134,10 @@ pub const TECH: usize = 10_000;
 pub const LOGS_PER_ATTEMPT: usize = 1_000;
 /// The largest number of issues from the check of one node.
 pub const ISSUES_PER_NODE: usize = 100;
+/// The largest number of events that an execution keeps until a step takes them.
+pub const KEPT_EVENTS: usize = 100;
+/// The largest size of an event's payload, in bytes of JSON.
+pub const EVENT_PAYLOAD: usize = 65_536;
 /// The largest number of signers of a request, approvers of an approval, or recipients of a delivery.
 pub const PEOPLE: usize = 100;
 

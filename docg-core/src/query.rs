@@ -8,77 +8,18 @@ use std::sync::Arc;
 use crate::{
     ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
     observe::{LogDomain, LogEntry, LogLevel},
-    run::{Execution, Inputs, Status},
+    run::{Execution, Inputs},
     time::Timestamp,
+};
+
+mod executions;
+
+pub use executions::{
+    ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionSort, Search, WaitCount, words,
 };
 
 /// The largest number of rows that a query returns unless it sets its own limit.
 pub const DEFAULT_LIMIT: usize = 100;
-
-/// A query for executions, newest first.
-///
-/// ```
-/// use docg_core::{ids::OrganizationId, query::ExecutionQuery, run::Status};
-///
-/// let failed = ExecutionQuery::of(OrganizationId::new()).status(Status::Failed).limit(20);
-/// assert_eq!(failed.workflow_id, None);
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ExecutionQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// Only executions of this workflow.
-    pub workflow_id: Option<WorkflowId>,
-    /// Only executions with this status.
-    pub status: Option<Status>,
-    /// Only executions that follow the one with this `created_at` and id in the list.
-    pub after: Option<(Timestamp, ExecutionId)>,
-    /// The largest number of executions to return.
-    pub limit: usize,
-}
-
-impl ExecutionQuery {
-    /// All executions of an organization.
-    #[must_use]
-    pub const fn of(organization_id: OrganizationId) -> Self {
-        Self {
-            organization_id,
-            workflow_id: None,
-            status: None,
-            after: None,
-            limit: DEFAULT_LIMIT,
-        }
-    }
-
-    /// Only executions of this workflow.
-    #[must_use]
-    pub fn workflow_id(mut self, id: impl Into<Option<WorkflowId>>) -> Self {
-        self.workflow_id = id.into();
-        self
-    }
-
-    /// Only executions with this status.
-    #[must_use]
-    pub fn status(mut self, status: impl Into<Option<Status>>) -> Self {
-        self.status = status.into();
-        self
-    }
-
-    /// Only executions that follow the one with this `created_at` and id in the list.
-    #[must_use]
-    pub fn after(mut self, place: impl Into<Option<(Timestamp, ExecutionId)>>) -> Self {
-        self.after = place.into();
-        self
-    }
-
-    /// Returns at most this many executions.
-    #[must_use]
-    pub const fn limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
-    }
-}
 
 /// A query for an execution's log entries, oldest first.
 #[derive(Debug, Clone)]
@@ -171,6 +112,36 @@ pub struct EventQuery {
     pub after: u64,
     /// The largest number of events to return.
     pub limit: usize,
+}
+
+/// A query for the executions that wait for an event with this name and key.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AwaitingQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The event's name.
+    pub name: String,
+    /// The event's key.
+    pub key: String,
+    /// The largest number of executions to return.
+    pub limit: usize,
+}
+
+impl AwaitingQuery {
+    /// The largest number of executions that one event reaches.
+    pub const MOST: usize = 1_000;
+
+    /// A query for at most this many executions.
+    #[must_use]
+    pub fn new(organization_id: OrganizationId, name: &str, key: &str, limit: usize) -> Self {
+        Self {
+            organization_id,
+            name: name.to_owned(),
+            key: key.to_owned(),
+            limit,
+        }
+    }
 }
 
 /// A query for an execution's audit rows, oldest first.

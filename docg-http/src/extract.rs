@@ -62,6 +62,16 @@ impl FromRequestParts<AppState> for Provider {
     }
 }
 
+/// The name of an event in the path.
+pub(crate) struct Name(pub(crate) String);
+
+impl FromRequestParts<AppState> for Name {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        path_parameter("name", parts, state).await.map(Self)
+    }
+}
+
 /// The path parameter `name`. It is found by name, not by position, because an application may nest the
 /// API under a path with parameters of its own.
 async fn path_parameter(

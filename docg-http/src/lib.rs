@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod auth;
 mod caller;
+#[cfg(feature = "console")]
+mod console;
 mod cursor;
 mod dto;
 mod extract;

@@ -97,6 +97,19 @@ impl Problem {
         }
     }
 
+    /// The code of the first wrong value, or else the problem's own.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.errors.first().map_or(self.code, |error| error.code)
+    }
+
+    /// The same problem of a value within another, at this pointer.
+    pub(crate) fn within(mut self, pointer: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer.insert_str(0, pointer);
+        }
+        self
+    }
+
     /// 404: the resource does not exist, or belongs to another organization.
     #[must_use]
     pub fn not_found() -> Self {

@@ -23,7 +23,10 @@ use crate::{
     openapi::{self, Api},
     options::HttpOptions,
     problem::Problem,
-    routes::{approvals, control, executions, health, records, signatures, workflows},
+    routes::{
+        approvals, bulk, control, events, execution_lists, executions, health, records, signatures,
+        waits, workflows,
+    },
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
 
@@ -78,7 +81,10 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
 /// The API's routes without its layers, for applications that add their own routes before
 /// [`with_layers`].
 pub fn api() -> Router<AppState> {
-    documented().into()
+    let routes: Router<AppState> = documented().into();
+    #[cfg(feature = "console")]
+    let routes = routes.merge(crate::console::routes());
+    routes
 }
 
 /// All routes with their OpenAPI descriptions. Path and method are declared at each handler.
@@ -87,8 +93,12 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(workflows::list))
         .routes(routes!(workflows::get, workflows::put, workflows::delete))
         .routes(routes!(workflows::preflight))
-        .routes(routes!(executions::of_workflow, executions::create))
-        .routes(routes!(executions::list))
+        .routes(routes!(execution_lists::of_workflow, executions::create))
+        .routes(routes!(execution_lists::list))
+        .routes(routes!(execution_lists::count))
+        .routes(routes!(bulk::call))
+        .routes(routes!(waits::signatures))
+        .routes(routes!(waits::approvals))
         .routes(routes!(executions::get))
         .routes(routes!(executions::steps))
         .routes(routes!(executions::preflight))
@@ -100,6 +110,8 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(control::cancel))
         .routes(routes!(control::retry))
         .routes(routes!(control::request_signature))
+        .routes(routes!(events::send))
+        .routes(routes!(events::send_by_key))
         .routes(routes!(signatures::signers))
         .routes(routes!(signatures::webhook))
         .routes(routes!(approvals::get))

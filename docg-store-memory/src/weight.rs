@@ -74,7 +74,8 @@ fn audit(row: &AuditEvent) -> usize {
 }
 
 pub(crate) fn inputs(inputs: &Inputs) -> usize {
-    value(&inputs.trigger_data) + members(&inputs.node_overrides)
+    let events = inputs.events.iter().map(record).sum::<usize>();
+    value(&inputs.trigger_data) + members(&inputs.node_overrides) + events
 }
 
 pub(crate) fn step(step: &Step) -> usize {
@@ -83,6 +84,7 @@ pub(crate) fn step(step: &Step) -> usize {
     });
     size_of::<Step>()
         + error
+        + step.awaits.as_ref().map_or(0, record)
         + json_text(step.data_in.as_ref())
         + json_text(step.data_out.as_ref())
         + step.output.as_deref().map_or(0, value)

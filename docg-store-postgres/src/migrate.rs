@@ -2,6 +2,8 @@
 //!
 //! The migrations are recorded in `docg.migrations`, apart from a host's own migrations.
 
+use std::collections::HashSet;
+
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgPool, Postgres, Row, pool::PoolConnection, raw_sql};
 
@@ -16,7 +18,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 12] = [
+const MIGRATIONS: [Migration; 14] = [
     Migration {
         version: 1,
         name: "executions",
@@ -76,6 +78,16 @@ const MIGRATIONS: [Migration; 12] = [
         version: 12,
         name: "journal",
         sql: include_str!("../migrations/0012_journal.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "waits",
+        sql: include_str!("../migrations/0013_waits.sql"),
+    },
+    Migration {
+        version: 15,
+        name: "lists",
+        sql: include_str!("../migrations/0015_lists.sql"),
     },
 ];
 
@@ -205,6 +217,7 @@ pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
     let applied = sqlx::query("SELECT version, checksum FROM docg.migrations ORDER BY version")
         .fetch_all(&mut *transaction)
         .await?;
+    let mut is_applied = HashSet::new();
     for row in &applied {
         let version: i32 = row.try_get("version")?;
         let checksum: String = row.try_get("checksum")?;
@@ -218,8 +231,12 @@ pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
                 "migration {version} in the database is not that of this program"
             )));
         }
+        is_applied.insert(version);
     }
-    for migration in &MIGRATIONS[applied.len().min(MIGRATIONS.len())..] {
+    for migration in &MIGRATIONS {
+        if is_applied.contains(&migration.version) {
+            continue;
+        }
         raw_sql(migration.sql).execute(&mut *transaction).await?;
         sqlx::query("INSERT INTO docg.migrations (version, name, checksum) VALUES ($1, $2, $3)")
             .bind(migration.version)

@@ -11,8 +11,11 @@ use docg_core::{
         ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore, FirstClaim, TtlEntry, TtlKey,
         TtlStore, WorkflowStore,
     },
-    query::{AuditQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
-    run::Status,
+    query::{
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionFilter, ExecutionQuery, ExecutionSort,
+        LogQuery, Search, WorkflowQuery,
+    },
+    run::{Status, WaitKind},
     time::Timestamp,
 };
 use docg_store_postgres::{AuditTrust, CheckpointKey, PgStore, PgStoreConfig};
@@ -51,8 +54,11 @@ const FILL: &str = "
         CASE WHEN n % 10 = 1 THEN timestamptz '2026-01-02' END,
         CASE WHEN n % 10 = 0 THEN 0 ELSE 5 END, CASE WHEN n % 20 = 0 THEN 0 ELSE 5 END
     FROM filled;
-    INSERT INTO docg.execution_data
-    SELECT id, sha256((n % 3000 + 1)::text::bytea), '{}', '{}', '{}', NULL FROM filled;
+    INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data, node_overrides,
+        created_by, traceparent, title, search)
+    SELECT id, sha256((n % 3000 + 1)::text::bytea), json_build_object('text', repeat('x', 1500)), '{}', '{}', NULL, 'title', array_to_tsvector(ARRAY[
+        replace(organization_id::text, '-', '') || ':title', replace(organization_id::text, '-', '') || '~c' || n])
+    FROM filled;
     INSERT INTO docg.execution_steps (execution_id, position, id, node_id, node_type, label, phase,
         status, activity, attempt, attempts_before, takeovers)
     SELECT id, p, gen_random_uuid(), 'n' || p, 'render', 'l', 'render', 'success', 'idle', 1, 0, 0
@@ -97,6 +103,21 @@ const FILL: &str = "
     INSERT INTO docg.memos
     SELECT organization_id, 'k', id::text, '{}', timestamptz '2030-01-01' + n * interval '1 s' FROM filled;
     ANALYZE;";
+
+/// Each filter of executions, alone and with others.
+fn filters() -> Vec<ExecutionFilter> {
+    let mut filters = vec![ExecutionFilter::default(); 8];
+    filters[1].statuses = vec![Status::Running, Status::Queued];
+    filters[2].waiting_for = vec![WaitKind::Review];
+    filters[3].waiting_for = vec![WaitKind::Review, WaitKind::Signature];
+    filters[3].statuses = vec![Status::NeedsReview, Status::Signing];
+    filters[4].created_from = Some(at(0));
+    filters[5].search = Some(Search::of("a title"));
+    filters[6].correlation_id = Some("c".to_owned());
+    filters[7].workflow_id = Some(WorkflowId::new());
+    filters[7].statuses = vec![Status::Running, Status::Queued];
+    filters
+}
 
 async fn call_everything(store: &PgStore) {
     let organization = OrganizationId::new();
@@ -166,7 +187,26 @@ async fn call_everything(store: &PgStore) {
             .limit(20);
         store.executions(query).await.expect("reads");
     }
+    // Few of a large organization's executions are found, so reading all of them would cost more.
+    let filled: OrganizationId = "00000000-0000-0000-0000-000000000077"
+        .parse()
+        .expect("an id");
+    for filter in filters() {
+        let searched = filter.correlation_id.is_some();
+        let organization = if searched { filled } else { organization };
+        let counts = store.execution_counts(organization, &filter).await;
+        counts.expect("counts");
+        for sort in ExecutionSort::ALL {
+            let query = ExecutionQuery::of(organization).filter(filter.clone());
+            store
+                .executions(query.sort(sort).limit(20))
+                .await
+                .expect("reads");
+        }
+    }
     store.steps(organization, id).await.expect("reads");
+    let awaiting = AwaitingQuery::new(organization, "paid", "7", 20);
+    store.awaiting(awaiting).await.expect("reads");
     store.snapshot(organization, id).await.expect("reads");
     let (organization_id, execution_id, after, limit) = (organization, id, 0, 20);
     store
@@ -317,9 +357,9 @@ async fn plans(pool: &PgPool, statements: &[PgRow]) -> Vec<(String, Value)> {
     plans
 }
 
-/// Allowed sorts below a limit. They sort few rows: approvals with one token, and ended executions that still
-/// have signals.
-const SORTED: [&str; 2] = ["a.arrival DESC", "random()"];
+/// Allowed sorts below a limit. They sort few rows: approvals with one token, ended executions that still have
+/// signals, and leased executions.
+const SORTED: [&str; 3] = ["a.arrival DESC", "random()", "e_2.updated_at"];
 
 #[tokio::test]
 async fn every_statement_reads_what_it_needs_by_an_index() {
@@ -389,6 +429,10 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
     for (statement, plan) in plans(&pool, &statements).await {
         let mut sorts = plan::faults(&plan, is_small).sorts;
         sorts.retain(|sort| !SORTED.iter().any(|known| sort.contains(known)));
+        // A search finds executions in no order, and few of them.
+        if statement.contains("@@") {
+            sorts.clear();
+        }
         wrong.extend(
             sorts
                 .iter()

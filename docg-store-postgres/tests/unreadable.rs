@@ -229,8 +229,8 @@ fn lose_outputs(ids: &[ExecutionId]) -> String {
         ALTER TABLE docg.execution_steps RENAME TO stored_steps;
         CREATE VIEW docg.execution_steps AS
         SELECT execution_id, position, id, node_id, node_type, label, phase, status, activity,
-            attempt, attempts_before, takeovers, started_at, completed_at, waiting_ms, error_code,
-            error_human, error_tech, outcome, data_in, data_out, public.fetch(execution_id, output) AS output,
+            attempt, attempts_before, takeovers, started_at, completed_at, waiting_ms, awaits,
+            error_code, error_human, error_tech, outcome, data_in, data_out, public.fetch(execution_id, output) AS output,
             reused_from
         FROM docg.stored_steps;
         UPDATE docg.executions SET updated_at = updated_at",

@@ -13,6 +13,7 @@ use crate::{
     i18n::{Locale, Text},
     ids::NodeId,
     preflight::{Domain, Issue},
+    repair::ActionInput,
     run::{Execution, Phase, Status, Step, StepStatus, WaitKind},
 };
 
@@ -34,6 +35,22 @@ pub struct RecommendedAction {
     /// The parameters that a client needs to carry the action out. `issue_code` is always present; `fields`
     /// lists the fields concerned.
     pub params: Map<String, Value>,
+    /// The call that carries the action out; `None` if only somebody outside docg can act, or if the action is not
+    /// about an execution.
+    pub call: Option<ActionCall>,
+    /// The values that a person has to give, as parts of the call's body.
+    pub inputs: Vec<ActionInput>,
+    /// What is lost by the call, by name. The call must acknowledge it.
+    pub loses: Vec<&'static str>,
+}
+
+/// A call that carries out an action on an execution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActionCall {
+    /// The call's name in URLs, such as `resume`.
+    pub name: &'static str,
+    /// The body of the call, into which the inputs are filled.
+    pub body: Value,
 }
 
 impl RecommendedAction {
@@ -66,6 +83,9 @@ impl RecommendedAction {
             description: template.description.clone(),
             target_node_id: node.cloned(),
             params,
+            call: None,
+            inputs: Vec::new(),
+            loses: Vec::new(),
         }
     }
 
@@ -187,6 +207,10 @@ impl ActionCatalogue {
     /// execution. Empty if nobody needs to act.
     #[must_use]
     pub fn for_execution(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
+        // Somebody ended it on purpose.
+        if execution.status == Status::Canceled {
+            return Vec::new();
+        }
         let mut actions = self.for_status(execution, steps);
         let told = |step: &Step| {
             let mut targets = actions.iter().filter_map(|it| it.target_node_id.as_ref());

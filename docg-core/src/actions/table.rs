@@ -56,6 +56,7 @@ table! {
     "invalid_condition" => "fix_condition" "fix-condition";
     "review_rejected" | "review_expired" | "canceled" | "made_from_earlier_data" => "retry" "start-again";
     "approval_rejected" => "retry" "ask-approval-again";
+    "event_expired" => "retry" "wait-again";
     "approval_expired" => "retry" "ask-approval-again";
     "duplicate_approver" | "invalid_quorum" => "fix_approvers" "fix-approvers";
     "signature_declined" => "contact_signers" "contact-signers";

@@ -326,6 +326,13 @@ fn a_step_that_was_left_behind_has_an_action_in_every_status() {
         let actions = catalogue.for_execution(&execution, &steps);
         let mut found = names(&actions);
         found.sort_unstable();
+        if status == Status::Canceled {
+            assert!(
+                found.is_empty(),
+                "nobody needs to act on a canceled execution"
+            );
+            continue;
+        }
         assert_eq!(found, ["fix_recipients", "free_storage"], "{status}");
         execution.error = Some(error("review_rejected"));
         if status == Status::Failed {

@@ -340,10 +340,10 @@ impl EffectHandler for ApprovalNode {
     ) -> Result<StepOutcome, StepFailure> {
         match resolution {
             Resolution::Approved(decision) => Ok(StepOutcome::Done(decision)),
-            Resolution::Signed(_) => {
+            Resolution::Signed(_) | Resolution::Elapsed(_) | Resolution::Event { .. } => {
                 let text = Text::key("error-parameters-do-not-fit");
                 let failure = StepFailure::fatal(codes::INVALID_FIELD_FORMAT, text);
-                Err(failure.tech("the wait for an approval ended with signatures"))
+                Err(failure.tech("the wait for an approval ended with something else"))
             }
         }
     }

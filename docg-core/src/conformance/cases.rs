@@ -116,6 +116,7 @@ macro_rules! __store_cases {
             reads {
                 another_organization_sees_nothing
                 what_is_not_there_is_empty_not_an_error
+                an_event_finds_the_steps_that_wait_for_its_key
                 events_are_read_on_from_a_number
                 logs_are_filtered_by_level_domain_and_step
                 the_audit_trail_verifies
@@ -123,6 +124,7 @@ macro_rules! __store_cases {
             paging {
                 executions_come_newest_first_without_loss_or_repeat
                 executions_are_filtered_by_workflow_and_status
+                executions_are_filtered_ordered_and_counted
                 lists_stand_still_under_concurrent_creates_and_commits
                 logs_are_paged_without_loss_or_repeat
                 filtered_logs_are_paged_without_loss_or_repeat

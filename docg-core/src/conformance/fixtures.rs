@@ -18,8 +18,8 @@ use crate::{
         SignalKind,
     },
     run::{
-        DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
-        StepState,
+        Awaited, AwaitedThing, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics,
+        SignatureState, Status, Step, StepState,
     },
     signature::{FollowUp, RequestStatus, SignatureRequest, Signer, SignerStatus},
     time::Timestamp,
@@ -72,6 +72,8 @@ pub struct RunFixture {
     priority: i16,
     idempotency: Option<Idempotency>,
     claim: Option<FirstClaim>,
+    title: Option<Arc<str>>,
+    correlation_id: Arc<str>,
 }
 
 impl RunFixture {
@@ -89,7 +91,21 @@ impl RunFixture {
             priority: 0,
             idempotency: None,
             claim: None,
+            title: None,
+            correlation_id: Arc::from("correlation"),
         }
+    }
+
+    /// Sets the title.
+    pub fn title(mut self, title: Option<&str>) -> Self {
+        self.title = title.map(Arc::from);
+        self
+    }
+
+    /// Sets the correlation id.
+    pub fn correlation_id(mut self, id: &str) -> Self {
+        self.correlation_id = Arc::from(id);
+        self
     }
 
     /// Sets the time at which the execution is created and due.
@@ -148,6 +164,8 @@ impl RunFixture {
                 inputs: Arc::new(Inputs {
                     trigger_data: Arc::new(json!({"customer": "Example Ltd", "total": 12})),
                     node_overrides: Map::new(),
+                    start_at: Some(at(3)),
+                    events: Vec::new(),
                 }),
                 workflow: self.workflow,
                 steps,
@@ -164,6 +182,7 @@ impl RunFixture {
 
     fn execution(&self) -> Execution {
         Execution {
+            title: self.title.clone(),
             id: ExecutionId::new(),
             workflow_id: self.workflow.id,
             workflow_version: self.workflow.version,
@@ -177,7 +196,7 @@ impl RunFixture {
             delivery_state: DeliveryState::Pending,
             signature_state: SignatureState::Pending,
             phase_metrics: PhaseMetrics::default(),
-            correlation_id: Arc::from("correlation"),
+            correlation_id: Arc::clone(&self.correlation_id),
             traceparent: None,
             created_by: Arc::new(Actor::user("ops")),
             trigger_type: Arc::from("manual"),
@@ -221,6 +240,7 @@ fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
         data_in: None,
         data_out: None,
         output: None,
+        awaits: None,
         reused_from: None,
     }
 }
@@ -545,4 +565,17 @@ pub fn nested(levels: usize) -> Value {
 #[must_use]
 pub fn fact() -> Value {
     json!({"nonce": Uuid::new_v4()})
+}
+
+/// A step's wait for an event.
+pub(crate) fn awaited(name: &str, key: Option<&str>) -> Awaited {
+    Awaited {
+        what: AwaitedThing::Event {
+            name: name.to_owned(),
+            key: key.map(str::to_owned),
+        },
+        until: Some(at(1_000)),
+        is_over: false,
+        payload: Arc::default(),
+    }
 }

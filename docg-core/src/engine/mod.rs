@@ -25,14 +25,14 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 pub use crate::error::FieldFault;
 pub use api::{
-    ControlAnswer, ControlRequest, IdempotencyKey, OpenApproval, PutWorkflow, REQUEST_SIGNATURE,
-    RefusedVote, Repair, RequestSignature, Resume, RetryRequest, StartRequest, Started, StepRef,
-    VoteAnswer, VoteRefusal, WebhookAnswer,
+    ControlAnswer, ControlRequest, IdempotencyKey, NamedEvent, OpenApproval, PutWorkflow,
+    REQUEST_SIGNATURE, RefusedVote, Repair, RequestSignature, Resume, RetryRequest, StartRequest,
+    Started, StepRef, VoteAnswer, VoteRefusal, WebhookAnswer,
 };
 pub use builder::{BuildError, EngineBuilder, EngineOptions};
 pub use error::EngineError;
 pub use machine::{Command, allowed_commands};
-pub use read::{EventFeed, OrganizationFeed, OrganizationItem, PreflightAnswer};
+pub use read::{EventFeed, OrganizationFeed, OrganizationItem, PreflightAnswer, SIGNATURES_LOST};
 pub use report::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use worker::{WorkerOptions, Workers, WorkersRunning};
 

@@ -96,6 +96,8 @@ codes! {
     APPROVAL_REJECTED = "approval_rejected";
     /// The approvers did not decide in time.
     APPROVAL_EXPIRED = "approval_expired";
+    /// The event that a step waited for did not arrive in time.
+    EVENT_EXPIRED = "event_expired";
     /// A signer refused to sign.
     SIGNATURE_DECLINED = "signature_declined";
     /// Not all signers signed in time.

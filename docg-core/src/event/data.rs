@@ -61,6 +61,18 @@ pub enum EventData {
         node_type: Arc<str>,
         reason: Cow<'static, str>,
     },
+    #[serde(rename = "step.waiting")]
+    StepWaiting {
+        node_id: NodeId,
+        node_type: Arc<str>,
+        waiting_for: Option<Box<WaitingFor>>,
+    },
+    #[serde(rename = "step.resumed")]
+    StepResumed {
+        node_id: NodeId,
+        node_type: Arc<str>,
+        reason: Cow<'static, str>,
+    },
     #[serde(rename = "execution.paused")]
     Paused {
         reason: Option<String>,
@@ -143,6 +155,8 @@ impl EventData {
             Self::StepCompleted { .. } => "step.completed",
             Self::StepFailed { .. } => "step.failed",
             Self::StepSkipped { .. } => "step.skipped",
+            Self::StepWaiting { .. } => "step.waiting",
+            Self::StepResumed { .. } => "step.resumed",
             Self::Paused { .. } => "execution.paused",
             Self::Resumed { .. } => "execution.resumed",
             Self::Completed { .. } => "execution.completed",

@@ -31,6 +31,7 @@ pub mod actions {
     pub const PAUSED: &str = "execution.paused";
     pub const STATUS_CHANGED: &str = "execution.status_changed";
     pub const SIGNAL_IGNORED: &str = "execution.signal_ignored";
+    pub const EVENT_RECEIVED: &str = "event.received";
     pub const DOCUMENT_GENERATED: &str = "document.generated";
     pub const DOCUMENT_SAVED: &str = "document.saved";
     pub const DOCUMENT_SENT: &str = "document.sent";

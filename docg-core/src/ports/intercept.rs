@@ -15,7 +15,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -150,12 +151,22 @@ impl<P: ExecutionReader + ?Sized, I: Interceptor<StoreError>> ExecutionReader
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
         intercepted!(self.executions(query))
     }
+    async fn execution_counts(
+        &self,
+        organization: OrganizationId,
+        filter: &ExecutionFilter,
+    ) -> Result<ExecutionCounts, StoreError> {
+        intercepted!(self.execution_counts(organization, filter))
+    }
     async fn steps(
         &self,
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Vec<Step>, StoreError> {
         intercepted!(self.steps(organization, id))
+    }
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        intercepted!(self.awaiting(query))
     }
     async fn snapshot(
         &self,

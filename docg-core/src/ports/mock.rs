@@ -18,7 +18,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -80,11 +81,17 @@ mockall::mock! {
             id: ExecutionId,
         ) -> Result<Option<ExecutionRecord>, StoreError>;
         async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError>;
+        async fn execution_counts(
+            &self,
+            organization: OrganizationId,
+            filter: &ExecutionFilter,
+        ) -> Result<ExecutionCounts, StoreError>;
         async fn steps(
             &self,
             organization: OrganizationId,
             id: ExecutionId,
         ) -> Result<Vec<Step>, StoreError>;
+        async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError>;
         async fn snapshot(
             &self,
             organization: OrganizationId,

@@ -223,7 +223,7 @@ pub struct Commit {
     /// True if the decision was made without steps and definition, because they cannot be read or workers
     /// died too often. The store then writes only the fields that a cancel changes.
     pub is_reduced: bool,
-    /// The execution's input data, if it changed.
+    /// The execution's input data, if it changed. Its `start_at` never changes, and a store need not write it.
     pub inputs: Option<Arc<Inputs>>,
     /// The steps that changed.
     pub steps: Vec<Step>,
@@ -345,6 +345,15 @@ pub enum SignalKind {
         /// The reported facts about signers.
         facts: Vec<SignerFact>,
     },
+    /// Reports an event from outside.
+    Event {
+        /// The event's name.
+        name: String,
+        /// The event's key.
+        key: Option<String>,
+        /// The event's content.
+        payload: Arc<Value>,
+    },
     /// Reports that the execution is due, and that no worker with its node types has claimed it.
     NoWorker {
         /// The node types that the reporting process does not have.
@@ -363,10 +372,13 @@ mod resume {
     pub struct ResumeSignal {
         /// `Some(false)` ends the execution; any other value lets it go on.
         pub approved: Option<bool>,
-        /// Fields to merge into the trigger data.
+        /// A JSON Merge Patch (RFC 7396) of the trigger data.
         pub trigger_data: Option<Map<String, Value>>,
-        /// Node parameters to set, by node id.
+        /// A JSON Merge Patch of the changed node parameters, by node id.
         pub nodes: Map<String, Value>,
+        /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub patch: Vec<Value>,
         /// The person's answer about a step whose outcome is unknown.
         pub settlement: Option<Settlement>,
     }

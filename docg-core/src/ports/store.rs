@@ -15,7 +15,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     query::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::Step,
     signature::SignatureRequest,
@@ -147,12 +148,22 @@ pub trait ExecutionReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Option<ExecutionRecord>, StoreError>;
-    /// A page of executions, newest first by (`created_at`, `id`).
+    /// A page of executions, in the order of the query.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`.
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError>;
+    /// Counts the organization's executions that a filter selects, as of one moment.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, `Corrupt`.
+    async fn execution_counts(
+        &self,
+        organization: OrganizationId,
+        filter: &ExecutionFilter,
+    ) -> Result<ExecutionCounts, StoreError>;
     /// An execution's steps in the workflow's order; empty if there is no such execution.
     ///
     /// # Errors
@@ -163,6 +174,12 @@ pub trait ExecutionReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Vec<Step>, StoreError>;
+    /// Lists executions with a step that waits for this event, by id. A step that accepts every key is not listed.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`.
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError>;
     /// The definition that an execution was created with.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::{
     observe::Redaction,
     storable,
     time::Timestamp,
+    workflow::variables::push_token,
 };
 
 /// The subject area of a check.
@@ -51,6 +52,21 @@ impl Domain {
     }
 }
 
+/// The place of a value of the trigger data, as an issue names it.
+pub(crate) fn field_of_trigger(path: &[String]) -> String {
+    let mut field = "/trigger_data".to_owned();
+    path.iter().for_each(|name| push_token(&mut field, name));
+    field
+}
+
+/// The place of a node's parameter, as an issue names it.
+pub(crate) fn field_of_param(node: &NodeId, param: &str) -> String {
+    let mut field = "/nodes".to_owned();
+    push_token(&mut field, node.as_str());
+    push_token(&mut field, param);
+    field
+}
+
 /// The severity of an issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,7 +97,8 @@ pub struct Issue {
     pub message_tech: Option<String>,
     /// The node that has the problem; `None` if the problem concerns no single node.
     pub node_id: Option<NodeId>,
-    /// The field that has the problem: a parameter's name, or a path such as `trigger.customer.email`.
+    /// The field that has the problem, as a JSON pointer: `/trigger_data/customer/email`, or
+    /// `/nodes/<node id>/<parameter>`. If a check of a node names only a parameter, the engine adds the rest.
     pub field: Option<String>,
 }
 
@@ -135,6 +152,20 @@ impl Issue {
     #[must_use]
     pub fn tech(mut self, tech: impl ToString) -> Self {
         self.message_tech = Some(tech.to_string());
+        self
+    }
+
+    /// Completes a field that names only a parameter of the node, or a value in it, such as `signers.0.email`.
+    pub(crate) fn with_whole_field(mut self) -> Self {
+        if let (Some(field), Some(node)) = (&self.field, &self.node_id)
+            && !field.starts_with('/')
+        {
+            let mut names = field.split('.');
+            let param = names.next().unwrap_or_default();
+            let mut whole = field_of_param(node, param);
+            names.for_each(|name| push_token(&mut whole, name));
+            self.field = Some(whole);
+        }
         self
     }
 

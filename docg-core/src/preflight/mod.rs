@@ -10,6 +10,7 @@ mod rules;
 mod runner;
 
 pub use issue::{Domain, Issue, PreflightSummary, Severity};
+pub(crate) use issue::{field_of_param, field_of_trigger};
 #[cfg(feature = "mock")]
 pub use probe::MockResourceProbe;
 pub use probe::{AllowAll, ProbeFailure, ResourceProbe, TemplateFacts};

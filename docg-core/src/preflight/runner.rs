@@ -97,7 +97,10 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     .await;
     // Answers arrive in any order. Sort them, so that the order of issues does not depend on timing.
     answers.sort_by_key(|(order, _)| *order);
-    let mut found: Placed = answers.into_iter().flat_map(|(_, found)| found).collect();
+    let found = answers.into_iter().flat_map(|(_, found)| found);
+    let mut found: Placed = found
+        .map(|(place, issue)| (place, issue.with_whole_field()))
+        .collect();
     // Drop an issue of a provider or handler if a rule reported the same code, field and node.
     found.retain(|(place, issue)| {
         !issues
@@ -109,7 +112,7 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     let issues = issues.into_iter();
     let redaction = Redaction::default();
     issues
-        .map(|(_, issue)| issue.printable(&redaction))
+        .map(|(_, issue)| issue.with_whole_field().printable(&redaction))
         .collect()
 }
 

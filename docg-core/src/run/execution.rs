@@ -10,7 +10,7 @@ use crate::{
     ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
     observe::Actor,
     preflight::PreflightSummary,
-    run::{Phase, Status},
+    run::{KeptEvent, Phase, Status},
     time::Timestamp,
 };
 
@@ -26,6 +26,9 @@ pub struct Execution {
     pub workflow_version: u32,
     /// The tenant.
     pub organization_id: OrganizationId,
+    /// What people call the execution, from the workflow's `settings.title`; `None` if it has none.
+    #[serde(default)]
+    pub title: Option<Arc<str>>,
     /// The current status.
     pub status: Status,
     /// The progress in percent, 0 to 100; never falls, and is 100 only when completed.
@@ -142,17 +145,23 @@ pub enum WaitKind {
     Pause,
     /// The next attempt of a step must become due.
     Retry,
+    /// A moment must come.
+    Timer,
+    /// An event must arrive.
+    Event,
 }
 
 impl WaitKind {
     /// All variants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Review,
         Self::Approval,
         Self::Signature,
         Self::Confirmation,
         Self::Pause,
         Self::Retry,
+        Self::Timer,
+        Self::Event,
     ];
 
     /// True if the execution waits for people. The time of a wait for people does not count as work.
@@ -162,8 +171,14 @@ impl WaitKind {
             Self::Review | Self::Approval | Self::Signature | Self::Confirmation | Self::Pause => {
                 true
             }
-            Self::Retry => false,
+            Self::Retry | Self::Timer | Self::Event => false,
         }
+    }
+
+    /// True if the time of the wait does not count as work. The pause before another attempt counts.
+    #[must_use]
+    pub const fn is_no_work(self) -> bool {
+        !matches!(self, Self::Retry)
     }
 }
 
@@ -268,11 +283,18 @@ impl PhaseTimes {
     }
 }
 
-/// The input data of an execution. Only a person's repair changes it.
+/// The data that an execution gets from outside: its input data, which only a person's repair changes, the time of
+/// its start, and events that no step has taken yet.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
     /// The trigger data as received, with a person's repairs merged in.
     pub trigger_data: Arc<Value>,
     /// Node parameters that a person has changed, by node id.
     pub node_overrides: Map<String, Value>,
+    /// The time before which the execution does not start.
+    #[serde(default)]
+    pub start_at: Option<Timestamp>,
+    /// The events that have arrived before a step waited for them, oldest first.
+    #[serde(default)]
+    pub events: Vec<KeptEvent>,
 }

@@ -1,10 +1,13 @@
 //! The model of executions: pure data and the rules over it. No async, no I/O, no clock.
 
+mod awaited;
 mod execution;
 mod phase;
+mod reason;
 mod status;
 mod step;
 
+pub use awaited::{Awaited, AwaitedThing, KeptEvent};
 pub use execution::{
     CurrentStep, DeliveryState, Execution, Heads, Inputs, PhaseMetrics, PhaseTimes, SignatureState,
     WaitKind, WaitingFor,

@@ -9,7 +9,7 @@ use crate::{
     error::ErrorContext,
     ids::{ExecutionId, NodeId, StepId},
     observe::JsonText,
-    run::Phase,
+    run::{Awaited, Phase},
     time::Timestamp,
 };
 
@@ -90,7 +90,7 @@ pub enum StepState {
     Resuming,
     /// The handler is asked whether its effect happened, or is about to be.
     Probing(Doubt),
-    /// No handler runs; the step waits for people to answer its request.
+    /// No handler runs; the step waits for people to answer its request, for a moment, or for an event.
     Waiting,
     /// Ended with success.
     Succeeded,
@@ -277,6 +277,8 @@ pub struct Step {
     pub completed_at: Option<Timestamp>,
     /// The time spent waiting for people, in milliseconds.
     pub waiting_ms: u64,
+    /// The moment or the event that the step waits for, or has waited for last.
+    pub awaits: Option<Awaited>,
     /// Why the step, or its latest attempt, failed.
     pub error: Option<ErrorContext>,
     /// The resolved parameters, redacted and bounded.

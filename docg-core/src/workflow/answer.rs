@@ -9,7 +9,10 @@ use std::{collections::HashSet, sync::Arc};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Node, Probe, StepOutcome, Wait, handler::NewApproval};
+use super::{
+    Node, Probe, StepOutcome, Wait,
+    handler::{NewApproval, NewEventWait},
+};
 use crate::{
     address::{Address, AddressKey},
     error::{ErrorContext, FailureClass, StepFailure, codes},
@@ -149,7 +152,9 @@ impl Keeper {
         let end = match &outcome {
             StepOutcome::Wait(Wait::Approval(request)) => request.expires_at,
             StepOutcome::Wait(Wait::Signatures(request)) => request.expires_at,
-            StepOutcome::Done(_) => None,
+            StepOutcome::Wait(Wait::Event(wait)) => wait.expires_at,
+            // A moment that has passed does not delay the step.
+            StepOutcome::Wait(Wait::Until(_)) | StepOutcome::Done(_) => None,
         };
         let now = self.started_at;
         match end {
@@ -167,6 +172,8 @@ impl Keeper {
             StepOutcome::Done(output) => self.refused_output(output),
             StepOutcome::Wait(Wait::Approval(request)) => self.refused_approval(request),
             StepOutcome::Wait(Wait::Signatures(request)) => self.refused_signatures(request),
+            StepOutcome::Wait(Wait::Until(moment)) => self.refused_wait(0, Some(*moment), None),
+            StepOutcome::Wait(Wait::Event(wait)) => self.refused_event(wait),
         };
         let Some(refused) = refused else {
             if let StepOutcome::Wait(Wait::Signatures(request)) = &outcome {
@@ -180,7 +187,7 @@ impl Keeper {
                 storable::dismantle(request.file);
                 storable::dismantle(request.details);
             }
-            StepOutcome::Wait(Wait::Approval(_)) => {}
+            StepOutcome::Wait(Wait::Approval(_) | Wait::Until(_) | Wait::Event(_)) => {}
         }
         Err(refused)
     }
@@ -224,6 +231,22 @@ impl Keeper {
             return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, tech));
         }
         self.refused_value(&emails, &[])
+    }
+
+    fn refused_event(&self, wait: &NewEventWait) -> Option<ErrorContext> {
+        let key = wait.key.as_deref();
+        let mut faults = limits::EVENT_NAME
+            .fault("/name", &wait.name)
+            .into_iter()
+            .chain(key.and_then(|key| limits::EVENT_KEY.fault("/key", key)));
+        if let Some(fault) = faults.next() {
+            let text = self
+                .text("error-wait-event")
+                .with_text("why", fault.detail.clone());
+            let tech = format!("its event: {}", fault.detail.render(Locale::En));
+            return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech));
+        }
+        self.refused_wait(0, wait.expires_at, None)
     }
 
     fn refused_signatures(&self, request: &NewSignatureRequest) -> Option<ErrorContext> {

@@ -57,6 +57,8 @@ pub struct Workflow {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// What people call an execution: a text with `{{trigger.…}}`. `None` gives executions no title.
+    pub title: Option<String>,
     /// True if the execution waits in `ready` until a person confirms that delivery may begin.
     pub confirm_before_delivery: bool,
     /// How long a review may take, in milliseconds; `null` for no limit.
@@ -68,6 +70,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            title: None,
             confirm_before_delivery: false,
             review_expires_ms: Some(7 * 24 * 3_600_000),
             priority: 0,

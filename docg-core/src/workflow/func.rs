@@ -103,6 +103,10 @@ fn output_of(resolution: Resolution) -> Value {
             "file": request.file,
         }),
         Resolution::Approved(decision) => decision,
+        Resolution::Elapsed(until) => serde_json::json!({"until": until}),
+        Resolution::Event { name, payload } => {
+            serde_json::json!({"name": name, "payload": payload})
+        }
     }
 }
 

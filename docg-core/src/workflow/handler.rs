@@ -197,7 +197,7 @@ pub enum StepOutcome {
     Wait(Wait),
 }
 
-/// The decision of people that a step waits for.
+/// What a step waits for.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Wait {
@@ -205,6 +205,57 @@ pub enum Wait {
     Signatures(NewSignatureRequest),
     /// A decision by approvers. The engine collects the votes.
     Approval(NewApproval),
+    /// A moment. A moment that has passed does not delay the step.
+    Until(Timestamp),
+    /// An event from outside.
+    Event(NewEventWait),
+}
+
+impl Wait {
+    /// A wait for an event with this name and any key, without expiry.
+    #[must_use]
+    pub fn event(name: impl Into<String>) -> Self {
+        Self::Event(NewEventWait::new(name))
+    }
+}
+
+/// A handler's wait for an event. If the event has arrived before, the step continues at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewEventWait {
+    /// The event's name, such as `payment.received`.
+    pub name: String,
+    /// The key that tells this event from others with the name, such as an order's number. `None` accepts every
+    /// key, and the event can then only be sent to the execution itself.
+    pub key: Option<String>,
+    /// When the wait expires, which fails the step; `None` for never. At most ten years ahead.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl NewEventWait {
+    /// A wait for an event with this name and any key, without expiry.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            key: None,
+            expires_at: None,
+        }
+    }
+
+    /// Sets the key that the event must have.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets when the wait expires.
+    #[must_use]
+    pub fn expires_at(mut self, at: Timestamp) -> Self {
+        self.expires_at = Some(at);
+        self
+    }
 }
 
 /// A handler's new approval request.
@@ -263,6 +314,15 @@ pub enum Resolution {
     Signed(Box<SignatureRequest>),
     /// The approvers have approved.
     Approved(Value),
+    /// The moment has come.
+    Elapsed(Timestamp),
+    /// The event has arrived.
+    Event {
+        /// The event's name.
+        name: String,
+        /// The event's content.
+        payload: Arc<Value>,
+    },
 }
 
 /// The answer of a handler's probe: did the effect happen?

@@ -6,6 +6,7 @@
 //! - [`handler`]: the traits that do the work
 //! - [`context`]: the context of a handler's call
 //! - [`func`]: handlers made of async functions
+//! - [`waits`]: ready node types that wait
 //! - [`validate`]: the checks before a definition is stored
 
 pub(crate) mod answer;
@@ -18,8 +19,10 @@ pub(crate) mod param;
 pub mod registry;
 pub(crate) mod size;
 pub mod spec;
+pub(crate) mod title;
 pub mod validate;
 pub mod variables;
+pub mod waits;
 
 pub use context::{EffectContext, StepContext, StopReason, wait_for_place};
 pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};
@@ -29,3 +32,4 @@ pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, Ste
 pub use handler::{MockComputeHandler, MockEffectHandler};
 pub use registry::{DryRegistry, Registry};
 pub use spec::{EffectClass, NodeSpec, Outputs, ParamKind, ParamSpec};
+pub use title::MAX_TITLE;

@@ -129,6 +129,19 @@ impl ParamFault {
         names.collect::<Vec<_>>().join(".")
     }
 
+    /// The field's name for people. Positions in lists count from 1: `signers › 1 › email`.
+    fn words(&self, param: &str) -> String {
+        let mut words = param.to_owned();
+        for name in &self.at {
+            let position = name
+                .parse::<usize>()
+                .map(|at| at.saturating_add(1).to_string());
+            words.push_str(" › ");
+            words.push_str(position.as_ref().unwrap_or(name));
+        }
+        words
+    }
+
     /// The place within the parameter as a JSON pointer.
     pub(crate) fn pointer(&self) -> String {
         let mut pointer = String::new();
@@ -143,7 +156,7 @@ impl ParamFault {
         self.text
             .clone()
             .with("label", label)
-            .with("field", self.field(param))
+            .with("field", self.words(param))
     }
 
     /// True if the value is only missing or misspelled. A definition with this fault may be stored, because a

@@ -16,6 +16,7 @@ use self::{
 use super::{
     definition::{Node, Settings, WorkflowDraft},
     registry::Registry,
+    title,
     variables::{push_token, shortened},
 };
 use crate::{
@@ -92,6 +93,14 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
                 .with("least", 1)
                 .with("most", MAX_DURATION_MS),
         );
+    }
+    if let Some(title) = &draft.settings.title {
+        let at = "/settings/title";
+        faults.0.extend(limits::TITLE.fault(at, title));
+        for path in title::unknown_variables(title) {
+            let detail = Text::key("fault-title-variable").with("path", path);
+            faults.add(at, "unresolved_variables", detail);
+        }
     }
     if draft.nodes.is_empty() {
         faults.add("/nodes", "required", Text::key("fault-node-required"));

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     run::{Execution, Step},
+    secrets::REDACTED,
     workflow::Node,
 };
 
@@ -264,6 +265,44 @@ pub(crate) fn has_variables(value: &Value) -> bool {
         Value::Object(fields) => fields.values().any(has_variables),
         _ => false,
     }
+}
+
+/// The path, if the whole text is one variable.
+pub(crate) fn sole_path(text: &str) -> Option<OwnedPath> {
+    let path = Path::parse(sole(text)?).ok()?;
+    Some(path.to_owned_path())
+}
+
+/// How [`fill`] writes the variables that it does not fill with their value.
+pub(crate) struct Unfilled<'a> {
+    /// Written for a variable without a value, and for one that is not a path into the trigger data.
+    pub(crate) absent: &'a str,
+    /// True if the value at this path of the trigger data is a secret.
+    pub(crate) hidden: &'a dyn Fn(&[&str]) -> bool,
+}
+
+/// Fills the variables of a text with trigger data. Lists and objects are written as compact JSON.
+pub(crate) fn fill(text: &str, trigger: &Value, unfilled: Unfilled<'_>) -> String {
+    let mut out = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        let inner = match piece {
+            Piece::Literal(part) | Piece::Unclosed(part) => {
+                out.push_str(part);
+                continue;
+            }
+            Piece::Variable { inner, .. } => inner,
+        };
+        let path = Path::parse(inner).ok();
+        let path = path.filter(|path| path.root == Root::Trigger);
+        match path.and_then(|path| Some((descend(trigger, &path.segments)?, path))) {
+            Some((_, path)) if (unfilled.hidden)(&path.segments) => out.push_str(REDACTED),
+            Some((value, _)) if !value.is_null() && out.len() <= MAX_RESOLVED_BYTES => {
+                push_text(&mut out, value);
+            }
+            _ => out.push_str(unfilled.absent),
+        }
+    }
+    out
 }
 
 struct Resolver<'s, 'b> {

@@ -21,5 +21,6 @@ mod signatures;
 mod takeover;
 mod unclaimable;
 mod unstorable;
+mod waits;
 mod workers;
 mod world;

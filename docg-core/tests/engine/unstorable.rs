@@ -506,6 +506,6 @@ async fn issues_of_handlers_are_kept_without_control_characters() {
     assert_eq!(issue.message_human.render(Locale::En), "What?");
     assert_eq!(
         (issue.message_tech.as_deref(), issue.field.as_deref()),
-        (Some("this"), Some("in"))
+        (Some("this"), Some("/nodes/n0/in"))
     );
 }

@@ -6,12 +6,13 @@ use docg_core::{
     ids::{ExecutionId, NodeId, OrganizationId, StepId, WorkflowId},
     observe::JsonText,
     preflight,
-    query::ExecutionRecord,
+    query::{self, ExecutionRecord},
+    repair::ActionInput,
     run,
     time::Timestamp,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::openapi::{names, wire};
@@ -27,8 +28,13 @@ pub(crate) struct Execution {
     workflow_version: u32,
     #[schema(value_type = Uuid)]
     organization_id: OrganizationId,
+    /// What people call the execution, by the workflow's `settings.title`.
+    #[schema(value_type = Option<String>)]
+    title: Option<Arc<str>>,
     #[schema(value_type = names::Status)]
     status: run::Status,
+    /// Why the execution waits, needs a review or failed, in the reader's language; null if it does none of these.
+    reason: Option<String>,
     /// True if part of the stored execution cannot be read, else left out. Its ids and its status are right
     /// in any case.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -46,24 +52,31 @@ pub(crate) struct Execution {
     /// The last error, for technicians. Null without the scope `executions:debug`.
     last_error_tech: Option<String>,
     error_code: Option<String>,
-    preflight_summary: Option<PreflightSummary>,
+    /// Left out of summaries.
+    #[serde(skip_serializing_if = "Part::is_left_out")]
+    #[schema(value_type = Option<PreflightSummary>)]
+    preflight_summary: Part<Option<PreflightSummary>>,
     #[schema(value_type = names::DeliveryState)]
     delivery_state: run::DeliveryState,
     #[schema(value_type = names::SignatureState)]
     signature_state: run::SignatureState,
     #[schema(value_type = Vec<wire::RecommendedAction>)]
     recommended_actions: Vec<Value>,
-    /// The times of the phases that have begun, by name.
-    phase_metrics: BTreeMap<&'static str, PhaseTimes>,
+    /// The times of the phases that have begun, by name. Left out of summaries.
+    #[serde(skip_serializing_if = "Part::is_left_out")]
+    #[schema(value_type = BTreeMap<String, PhaseTimes>)]
+    phase_metrics: Part<BTreeMap<&'static str, PhaseTimes>>,
     /// The id of the chain of calls to which the execution belongs.
     #[schema(value_type = String)]
     correlation_id: Arc<str>,
     /// The kind of trigger that started the execution, such as `manual`.
     #[schema(value_type = String)]
     trigger_type: Arc<str>,
-    /// The trigger data for display: redacted, and cut if it is large. Steps get it unchanged.
+    /// The trigger data for display: redacted, and cut if it is large. Steps get it unchanged. Left out of
+    /// summaries.
+    #[serde(skip_serializing_if = "Part::is_left_out")]
     #[schema(value_type = Value)]
-    trigger_data: JsonText,
+    trigger_data: Part<JsonText>,
     /// The execution that this one retries.
     #[schema(value_type = Option<Uuid>)]
     retry_of: Option<ExecutionId>,
@@ -86,6 +99,32 @@ pub(crate) struct Execution {
     completed_at: Option<Timestamp>,
     #[schema(value_type = names::Timestamp)]
     updated_at: Timestamp,
+}
+
+/// A part of an execution that summaries leave out.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Part<T> {
+    Shown(T),
+    LeftOut,
+}
+
+impl<T> Part<T> {
+    const fn is_left_out(&self) -> bool {
+        matches!(self, Self::LeftOut)
+    }
+}
+
+impl Execution {
+    /// The execution without its large parts.
+    pub(crate) fn summary(self) -> Self {
+        Self {
+            preflight_summary: Part::LeftOut,
+            phase_metrics: Part::LeftOut,
+            trigger_data: Part::LeftOut,
+            ..self
+        }
+    }
 }
 
 /// The times of a phase.
@@ -122,13 +161,16 @@ pub(crate) fn execution(
     technical: bool,
 ) -> Execution {
     let e = &record.execution;
-    let error = e.error.as_ref();
+    let error = e.shown_error();
+    let error = error.as_deref();
     Execution {
         id: e.id,
         workflow_id: e.workflow_id,
         workflow_version: e.workflow_version,
         organization_id: e.organization_id,
+        title: e.title.clone(),
         status: e.status,
+        reason: e.reason().map(|reason| reason.render(locale)),
         unreadable: record.unreadable,
         progress: e.progress,
         current_step: e.current_step.clone(),
@@ -138,21 +180,23 @@ pub(crate) fn execution(
             .filter(|_| technical)
             .and_then(|error| error.tech.clone()),
         error_code: error.map(|error| error.code.to_string()),
-        preflight_summary: e
-            .preflight
-            .as_ref()
-            .map(|summary| preflight_summary(summary, locale, technical)),
+        preflight_summary: Part::Shown(
+            e.preflight
+                .as_ref()
+                .map(|summary| preflight_summary(summary, locale, technical)),
+        ),
         delivery_state: e.delivery_state,
         signature_state: e.signature_state,
-        recommended_actions: for_reader(actions, locale),
-        phase_metrics: e
-            .phase_metrics
-            .iter()
-            .map(|(phase, times)| (phase.as_str(), phase_times(times)))
-            .collect(),
+        recommended_actions: for_reader(actions, Some(e.id), locale),
+        phase_metrics: Part::Shown(
+            e.phase_metrics
+                .iter()
+                .map(|(phase, times)| (phase.as_str(), phase_times(times)))
+                .collect(),
+        ),
         correlation_id: Arc::clone(&e.correlation_id),
         trigger_type: Arc::clone(&e.trigger_type),
-        trigger_data,
+        trigger_data: Part::Shown(trigger_data),
         retry_of: e.retry_of,
         follows: e.follows,
         dry_run: e.dry_run,
@@ -166,11 +210,33 @@ pub(crate) fn execution(
     }
 }
 
-fn for_reader(actions: &[actions::RecommendedAction], locale: Locale) -> Vec<Value> {
-    actions
-        .iter()
-        .map(|action| action.for_reader(locale))
-        .collect()
+/// The actions in the reader's language; those on an execution with the calls that carry them out.
+fn for_reader(
+    actions: &[actions::RecommendedAction],
+    execution: Option<ExecutionId>,
+    locale: Locale,
+) -> Vec<Value> {
+    let shown = |action: &actions::RecommendedAction| {
+        let mut shown = action.for_reader(locale);
+        let call = action.call.as_ref().zip(execution);
+        shown["call"] = json!(call.map(|(call, id)| json!({
+            "method": "POST",
+            "path": format!("/api/v1/executions/{id}/{}", call.name),
+            "body": call.body,
+        })));
+        let input = |input: &ActionInput| {
+            json!({
+                "pointer": input.pointer,
+                "label": input.label,
+                "value": input.value,
+                "schema": input.schema,
+            })
+        };
+        shown["inputs"] = action.inputs.iter().map(input).collect();
+        shown["loses"] = json!(action.loses);
+        shown
+    };
+    actions.iter().map(shown).collect()
 }
 
 fn phase_times(times: &run::PhaseTimes) -> PhaseTimes {
@@ -195,7 +261,50 @@ fn preflight_summary(
     }
 }
 
-/// Executions, newest first.
+/// The numbers of executions.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Counts {
+    /// The number of executions in each status.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    by_status: BTreeMap<&'static str, u64>,
+    /// The waiting executions, by the kind of wait.
+    waiting: BTreeMap<String, WaitCount>,
+}
+
+/// The executions that wait for one kind of thing.
+#[derive(Serialize, ToSchema)]
+struct WaitCount {
+    count: u64,
+    /// When the oldest of these waits began; null if there is none.
+    #[schema(value_type = Option<names::Timestamp>)]
+    oldest_since: Option<Timestamp>,
+}
+
+pub(crate) fn counts(counts: &query::ExecutionCounts) -> Counts {
+    let statuses = run::Status::ALL.into_iter();
+    let kinds = run::WaitKind::ALL.into_iter();
+    Counts {
+        by_status: statuses
+            .map(|status| (status.as_str(), counts.by_status[status as usize]))
+            .collect(),
+        waiting: kinds
+            .map(|kind| {
+                let waits = counts.waiting[kind as usize];
+                let name = super::json(&kind).as_str().unwrap_or_default().to_owned();
+                let (count, oldest_since) = (waits.count, waits.oldest_since);
+                (
+                    name,
+                    WaitCount {
+                        count,
+                        oldest_since,
+                    },
+                )
+            })
+            .collect(),
+    }
+}
+
+/// Executions, in the order of the query.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Executions {
     #[schema(value_type = Vec<Execution>)]
@@ -216,7 +325,10 @@ pub(crate) struct ExecutionPreflight {
 impl From<Execution> for ExecutionPreflight {
     fn from(execution: Execution) -> Self {
         Self {
-            preflight_summary: execution.preflight_summary,
+            preflight_summary: match execution.preflight_summary {
+                Part::Shown(summary) => summary,
+                Part::LeftOut => None,
+            },
             recommended_actions: execution.recommended_actions,
         }
     }
@@ -247,7 +359,7 @@ pub(crate) fn preflight_report(
         blocking_count: summary.blocking_count,
         warning_count: summary.warning_count,
         groups: summary.groups(locale, Some(technical)),
-        recommended_actions: for_reader(actions, locale),
+        recommended_actions: for_reader(actions, None, locale),
     }
 }
 
@@ -267,6 +379,13 @@ pub(crate) struct Retried {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SignalSent {
     status: &'static str,
+}
+
+/// The executions that an event has reached.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EventReached {
+    #[schema(value_type = Vec<Uuid>)]
+    pub(crate) executions: Vec<ExecutionId>,
 }
 
 /// The answer to a request that was passed on to the worker that holds the execution's lease.

@@ -1,9 +1,10 @@
 use docg_core::{
-    engine::{Repair, Resume, StepRef},
+    engine::{Repair, Resume, SIGNATURES_LOST, StepRef},
     error::FieldFault,
     i18n::Text,
     ports::Settlement,
     run::Phase,
+    time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -16,7 +17,7 @@ use crate::{openapi::names, problem::Problem, shape::escaped};
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateExecution {
     /// The trigger data, which the workflow reads as `trigger`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
     /// The kind of trigger that starts the execution; `manual` if it is left out.
@@ -30,6 +31,36 @@ pub(crate) struct CreateExecution {
     #[schema(value_type = Option<names::Phase>)]
     #[serde(default)]
     pub(crate) until_phase: Option<Phase>,
+    /// The time before which the execution does not start, at most ten years ahead. Preflight runs then, too.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    pub(crate) start_at: Option<Timestamp>,
+}
+
+/// An event for an execution.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventBody {
+    /// The key that tells this event from others with the name. A step that waits for a key takes only that one.
+    #[schema(min_length = 1, max_length = 200)]
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+    /// The event's content: at most 64 KiB of JSON.
+    #[serde(default)]
+    pub(crate) payload: Value,
+}
+
+/// An event for the executions that wait for its key.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyedEventBody {
+    /// The key that the executions wait for.
+    #[schema(required, min_length = 1, max_length = 200, value_type = String)]
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+    /// The event's content: at most 64 KiB of JSON.
+    #[serde(default)]
+    pub(crate) payload: Value,
 }
 
 /// The data that preflight checks.
@@ -37,7 +68,7 @@ pub(crate) struct CreateExecution {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PreflightBody {
     /// The trigger data, which the workflow reads as `trigger`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
 }
@@ -66,7 +97,7 @@ pub(crate) struct Comment {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryBody {
     /// The trigger data, which the workflow reads as `trigger`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
     /// The step to begin with: a node id, or a 0-based position. The steps before it keep their outputs.
@@ -143,10 +174,19 @@ pub(crate) struct ResumeBody {
     #[serde(default)]
     approved: Option<bool>,
     /// The changes: `{"trigger_data": {…}, "nodes": {node_id: {param: value}}}`, either or both. If neither
-    /// key is there, the object itself is merged into the trigger data.
-    #[schema(value_type = Option<Object>)]
+    /// key is there, the object itself is for the trigger data. It is a JSON Merge Patch (RFC 7396): null removes
+    /// a value, and lists are replaced whole.
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     #[serde(default)]
     changes: Option<Map<String, Value>>,
+    /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`, in place of `changes`.
+    #[schema(value_type = Option<Vec<HashMap<String, Value>>>, max_items = 200)]
+    #[serde(default)]
+    patch: Option<Vec<Value>>,
+    /// What the caller knows to be lost by the call.
+    #[schema(value_type = Option<Vec<names::Loss>>)]
+    #[serde(default)]
+    acknowledge: Option<Vec<String>>,
     /// Settles a step whose outcome is unknown.
     #[serde(default)]
     resolution: Option<Resolution>,
@@ -189,6 +229,21 @@ impl ResumeBody {
                 repair.trigger_data = changes;
             }
         }
+        if let Some(patch) = self.patch {
+            if !repair.trigger_data.is_empty() || !repair.nodes.is_empty() {
+                let detail = Text::key("fault-patch-or-changes");
+                return Err(Problem::invalid_field("/patch", "unexpected_patch", detail));
+            }
+            repair.patch = patch;
+        }
+        for (index, loss) in self.acknowledge.iter().flatten().enumerate() {
+            if loss != SIGNATURES_LOST {
+                let detail = Text::key("fault-one-of").with("values", SIGNATURES_LOST);
+                let pointer = format!("/acknowledge/{index}");
+                return Err(Problem::invalid_field(pointer, "invalid_value", detail));
+            }
+        }
+        repair.acknowledge = self.acknowledge.unwrap_or_default();
         repair.settlement = match (self.resolution, self.output) {
             (Some(Resolution::ConfirmDone), output) => Some(Settlement::ConfirmDone(
                 output.unwrap_or_else(|| Value::Object(Map::new())),
@@ -251,27 +306,6 @@ pub(crate) struct Listing {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct ExecutionsQuery {
-    /// Only executions in this status.
-    #[param(value_type = Option<names::Status>)]
-    #[serde(default)]
-    pub(crate) status: Option<String>,
-    /// Only executions of this workflow.
-    #[param(value_type = Option<uuid::Uuid>)]
-    #[serde(default)]
-    pub(crate) workflow_id: Option<String>,
-    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
-    #[serde(default)]
-    pub(crate) cursor: Option<String>,
-    /// The number of rows on a page.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
-    #[serde(default)]
-    pub(crate) limit: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub(crate) struct LogsQuery {
     /// Only entries of this level.
     #[param(value_type = Option<names::LogLevel>)]
@@ -303,23 +337,6 @@ pub(crate) struct StreamQuery {
 }
 
 /// The filters for the executions of one workflow, which the path names.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct WorkflowExecutionsQuery {
-    /// Only executions in this status.
-    #[param(value_type = Option<names::Status>)]
-    #[serde(default)]
-    pub(crate) status: Option<String>,
-    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
-    #[serde(default)]
-    pub(crate) cursor: Option<String>,
-    /// The number of rows on a page.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
-    #[serde(default)]
-    pub(crate) limit: Option<String>,
-}
-
 /// The query parameter that tells where a stream continues. The query may also hold a `token`, as
 /// credentials.
 #[derive(IntoParams)]

@@ -120,6 +120,9 @@ pub(super) fn completed(mut document: Value) -> Value {
     document["components"]["parameters"] = parameters();
     document["components"]["headers"] = headers();
     document["components"]["responses"] = responses();
+    document["servers"] = json!([{"url": "/", "description": "The server of this document."}]);
+    add_summary(&mut document["components"]["schemas"]);
+    add_event_names(&mut document["components"]["schemas"]);
     each(&mut document["components"]["schemas"], |_, schema| {
         nothing_left_out(schema);
         bound_texts(schema);
@@ -135,6 +138,33 @@ fn each(object: &mut Value, mut visit: impl FnMut(&str, &mut Value)) {
     for (name, value) in object.as_object_mut().into_iter().flatten() {
         visit(name, value);
     }
+}
+
+/// Adds the schema of an execution in the view `summary`, which lists may hold.
+fn add_summary(schemas: &mut Value) {
+    let mut summary = schemas["Execution"].clone();
+    if let Some(properties) = summary["properties"].as_object_mut() {
+        for name in ["trigger_data", "preflight_summary", "phase_metrics"] {
+            properties.remove(name);
+        }
+    }
+    summary["description"] = json!("An execution without its large parts.");
+    schemas["ExecutionSummary"] = summary;
+    schemas["Executions"]["properties"]["executions"]["items"] = json!({"anyOf": [
+        {"$ref": "#/components/schemas/Execution"},
+        {"$ref": "#/components/schemas/ExecutionSummary"},
+    ]});
+}
+
+/// Adds the names of all events as one enumeration.
+fn add_event_names(schemas: &mut Value) {
+    let kinds = schemas["EventData"]["oneOf"].as_array();
+    let kinds = kinds.into_iter().flatten();
+    let names = kinds.filter_map(|kind| kind["properties"]["event_type"]["enum"].as_array());
+    let names: Vec<_> = names.flatten().cloned().collect();
+    schemas["EventName"] = json!({
+        "type": "string", "enum": names, "description": "The name of an event.",
+    });
 }
 
 /// Marks the properties of answers as required, because answers hold null for absent values. Exception:

@@ -57,6 +57,9 @@ names! {
     "Where an approval stands." ApprovalStatus = approval::ApprovalStatus::ALL;
     "Yes or no." Decision = approval::Decision::ALL;
     "What a failure that is not repeated does to the execution." OnError = workflow::OnError::ALL;
+    "What a call may lose." Loss = [engine::SIGNATURES_LOST];
+    "The order of a list of executions." ExecutionOrder = crate::dto::SORTS;
+    "How much a list shows of each execution." View = crate::dto::VIEWS;
     "A call on an execution." Call = engine::Command::ALL.map(engine::Command::as_str);
 }
 

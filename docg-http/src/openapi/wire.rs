@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::names::{IssueDomain, OnError, Phase, Severity, Status, Timestamp, WaitKind};
+use super::names::{IssueDomain, Loss, OnError, Phase, Severity, Status, Timestamp, WaitKind};
 
 /// A value that is well formed but wrong.
 #[derive(ToSchema)]
@@ -60,7 +60,7 @@ pub(crate) struct Issue {
     /// The text for technicians. Null without the scope `executions:debug`.
     message_tech: Option<String>,
     node_id: Option<String>,
-    /// A parameter's name, or a path such as `trigger.customer.email`.
+    /// The field, as a JSON pointer: `/trigger_data/customer/email` or `/nodes/<node id>/<parameter>`.
     field: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct PublicIssue {
     /// The text for people, in the reader's language.
     message_human: String,
     node_id: Option<String>,
-    /// A parameter's name, or a path such as `trigger.customer.email`.
+    /// The field, as a JSON pointer: `/trigger_data/customer/email` or `/nodes/<node id>/<parameter>`.
     field: Option<String>,
 }
 
@@ -89,6 +89,36 @@ pub(crate) struct RecommendedAction {
     description: String,
     target_node_id: Option<String>,
     params: ActionParams,
+    /// The call that carries the action out. Null if only somebody outside this system can act.
+    call: Option<ActionCall>,
+    /// The values that a person has to give.
+    inputs: Vec<ActionInput>,
+    /// What is lost by the call. To go on, send the same names as `acknowledge` in the body.
+    loses: Vec<Loss>,
+}
+
+/// A call that carries out an action. It is one that the status allows now.
+#[derive(ToSchema)]
+pub(crate) struct ActionCall {
+    #[schema(example = "POST")]
+    method: String,
+    path: String,
+    #[schema(value_type = HashMap<String, Value>)]
+    body: Value,
+}
+
+/// A value that a person has to give, as a part of the body of an action's call.
+#[derive(ToSchema)]
+pub(crate) struct ActionInput {
+    /// The place of the value in the body: a JSON pointer (RFC 6901).
+    pointer: String,
+    /// The value's name, for people.
+    label: String,
+    /// The present value; null if there is none, or if it is secret.
+    value: Value,
+    /// The JSON Schema of the new value.
+    #[schema(value_type = HashMap<String, Value>)]
+    schema: Value,
 }
 
 /// The values that a client needs to carry out an action. Actions may add more.
@@ -109,7 +139,7 @@ pub(crate) struct Workflow {
     /// The version number: 1, and one more with each change.
     version: u32,
     /// The JSON Schema (2020-12) of the trigger data.
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     input_schema: Value,
     settings: Settings,
     nodes: Vec<Node>,
@@ -123,6 +153,8 @@ pub(crate) struct Workflow {
 /// Behaviour of a whole workflow.
 #[derive(ToSchema)]
 pub(crate) struct Settings {
+    /// The text from which the titles of executions are made, with `{{trigger.…}}`.
+    title: Option<String>,
     /// True if executions wait in `ready` until a person confirms that delivery may begin.
     confirm_before_delivery: bool,
     /// How long a review may take, in milliseconds; null for no limit.
@@ -143,7 +175,7 @@ pub(crate) struct Node {
     /// The node runs only if this expression is true.
     when: Option<String>,
     /// Values for the node type's parameters.
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     params: Value,
     retry: RetryPolicy,
     /// How long one attempt may take, in milliseconds.
@@ -177,7 +209,7 @@ pub(crate) struct WorkflowDraft {
     name: String,
     /// The JSON Schema (2020-12) of the trigger data; an empty object allows anything.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     input_schema: Value,
     #[serde(default)]
     settings: SettingsDraft,
@@ -190,6 +222,10 @@ pub(crate) struct WorkflowDraft {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingsDraft {
+    /// What people call an execution: a text with `{{trigger.…}}`. Null gives executions no title.
+    #[serde(default)]
+    #[schema(example = "Contract {{trigger.contract.number}}")]
+    title: Option<String>,
     /// True if executions wait in `ready` until a person confirms that delivery may begin.
     #[serde(default)]
     confirm_before_delivery: bool,
@@ -220,7 +256,7 @@ pub(crate) struct NodeDraft {
     when: Option<String>,
     /// Values for the node type's parameters; texts may hold `{{path}}`.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     params: Value,
     retry: Option<RetryDraft>,
     /// How long one attempt may take, in milliseconds.
@@ -325,6 +361,18 @@ pub(crate) enum EventData {
     },
     #[serde(rename = "step.skipped")]
     StepSkipped {
+        node_id: String,
+        node_type: String,
+        reason: String,
+    },
+    #[serde(rename = "step.waiting")]
+    StepWaiting {
+        node_id: String,
+        node_type: String,
+        waiting_for: Option<WaitingFor>,
+    },
+    #[serde(rename = "step.resumed")]
+    StepResumed {
         node_id: String,
         node_type: String,
         reason: String,

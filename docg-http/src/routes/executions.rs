@@ -5,32 +5,21 @@ use axum::{
 };
 use docg_core::{
     engine::StartRequest,
-    i18n::Text,
     ids::{ExecutionId, WorkflowId},
-    query::{ExecutionQuery, ExecutionRecord},
+    query::ExecutionRecord,
     run::Status,
-    time::Timestamp,
 };
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::{
     auth::Scope,
     caller::Caller,
-    cursor::{Cursors, limit},
-    dto::{
-        self, CreateExecution, Execution, ExecutionPreflight, Executions, ExecutionsQuery, Keyed,
-        Steps, WorkflowExecutionsQuery,
-    },
-    extract::{Id, Json, NoQuery, Query},
+    dto::{self, CreateExecution, Execution, ExecutionPreflight, Keyed, Steps},
+    extract::{Id, Json, NoQuery},
     idempotency::{self, answer},
     problem::Problem,
     router::AppState,
 };
-
-/// How many executions of a page are prepared concurrently.
-const AT_ONCE: usize = 8;
 
 /// The execution object as this caller sees it.
 pub(crate) async fn shown(
@@ -50,7 +39,7 @@ pub(crate) async fn shown(
     } else {
         Vec::new()
     };
-    let actions = state.engine.recommended_actions(execution, &steps);
+    let actions = state.engine.actions_with_calls(record, &steps).await?;
     let trigger_data = state.engine.shown_trigger_data(record).await;
     Ok(dto::execution(
         record,
@@ -98,6 +87,7 @@ pub(crate) async fn create(
         trigger_type,
         dry_run,
         until_phase,
+        start_at,
     } = body.value;
     let mut request = StartRequest::new(
         caller.organization,
@@ -110,6 +100,7 @@ pub(crate) async fn create(
     }
     request.dry_run = dry_run.unwrap_or(false);
     request.until_phase = until_phase;
+    request.start_at = start_at;
     request.correlation_id.clone_from(&caller.correlation_id);
     request.traceparent.clone_from(&caller.traceparent);
     let key = idempotency::of(&headers, &format!("create {workflow}"), &body.sent)?;
@@ -211,115 +202,4 @@ pub(crate) async fn preflight(
     let shown = shown(&state, &caller, &record).await?;
     let found = ExecutionPreflight::from(shown);
     Ok(answer(StatusCode::OK, &dto::json(&found)))
-}
-
-/// Lists executions
-///
-/// The newest come first.
-#[utoipa::path(
-    get,
-    path = "/api/v1/executions",
-    operation_id = "listExecutions",
-    tag = "executions",
-    params(ExecutionsQuery),
-    responses(
-        (status = 200, description = "A page of executions.", body = Executions),
-    ),
-    security(("bearer" = ["executions:read"])),
-)]
-pub(crate) async fn list(
-    State(state): State<AppState>,
-    caller: Caller,
-    Query(query): Query<ExecutionsQuery>,
-) -> Result<Response, Problem> {
-    page(&state, &caller, query).await
-}
-
-/// Lists a workflow's executions
-///
-/// The newest come first.
-#[utoipa::path(
-    get,
-    path = "/api/v1/workflows/{id}/executions",
-    operation_id = "listWorkflowExecutions",
-    tag = "executions",
-    params(("id" = Uuid, Path), WorkflowExecutionsQuery),
-    responses(
-        (status = 200, description = "A page of executions.", body = Executions),
-    ),
-    security(("bearer" = ["executions:read"])),
-)]
-pub(crate) async fn of_workflow(
-    State(state): State<AppState>,
-    caller: Caller,
-    Id(workflow): Id,
-    Query(query): Query<WorkflowExecutionsQuery>,
-) -> Result<Response, Problem> {
-    caller.need(Scope::ExecutionsRead)?;
-    // A deleted workflow still has executions, so only a workflow that never existed is not found.
-    state
-        .engine
-        .latest_workflow_version(caller.organization, WorkflowId(workflow))
-        .await?;
-    let query = ExecutionsQuery {
-        status: query.status,
-        workflow_id: Some(workflow.to_string()),
-        cursor: query.cursor,
-        limit: query.limit,
-    };
-    page(&state, &caller, query).await
-}
-
-async fn page(
-    state: &AppState,
-    caller: &Caller,
-    query: ExecutionsQuery,
-) -> Result<Response, Problem> {
-    caller.need(Scope::ExecutionsRead)?;
-    let status: Option<Status> = match &query.status {
-        Some(name) => Some(name.parse().map_err(|_| {
-            let names = Status::ALL.map(Status::as_str).join(", ");
-            Problem::invalid_field(
-                "/status",
-                "invalid_value",
-                Text::key("fault-one-of").with("values", names),
-            )
-        })?),
-        None => None,
-    };
-    let workflow: Option<Uuid> = match &query.workflow_id {
-        Some(id) => Some(Uuid::parse_str(id).map_err(|_| {
-            Problem::invalid_field("/workflow_id", "invalid_value", Text::key("fault-uuid"))
-        })?),
-        None => None,
-    };
-    let list = format!("executions {} {status:?} {workflow:?}", caller.organization);
-    let cursors = Cursors::new(&state.options.cursor_key, list);
-    let after: Option<(i64, Uuid)> = query
-        .cursor
-        .as_deref()
-        .map(|cursor| cursors.read(cursor))
-        .transpose()?;
-    let query = ExecutionQuery::of(caller.organization)
-        .workflow_id(workflow.map(WorkflowId))
-        .status(status)
-        .after(after.map(|(time, id)| (Timestamp::from_millis(time), ExecutionId(id))))
-        .limit(limit(query.limit.as_deref())?);
-    let page = state.engine.executions(query).await?;
-    let next =
-        page.items.last().filter(|_| page.has_more).map(|last| {
-            cursors.write(&(last.execution.created_at.as_millis(), last.execution.id.0))
-        });
-    // A failed execution needs another read of the store. Prepare a few at a time, in the page's order.
-    let executions = stream::iter(page.items).map(|record| {
-        let (state, caller) = (state.clone(), caller.clone());
-        async move { shown_json(&state, &caller, &record).await }
-    });
-    let executions = executions.buffered(AT_ONCE).try_collect().await?;
-    let page = Executions {
-        executions,
-        next_cursor: next,
-        has_more: page.has_more,
-    };
-    Ok(answer(StatusCode::OK, &dto::json(&page)))
 }

@@ -97,13 +97,11 @@ fn operation(method: &str, uri: &str) -> Option<Operation> {
                 .zip(known)
                 .all(|(given, known)| known.starts_with('{') || given == known)
     };
-    let mut found: Vec<_> = operations()
-        .into_iter()
-        .filter(|it| it.method == method && fits(it.path))
-        .collect();
-    // If several documented paths fit, take the path with the fewest parameters.
-    found.sort_by_key(|it| it.path.matches('{').count());
-    found.first().copied()
+    // If several documented paths fit, the path with the fewest parameters is called, whatever its methods.
+    let all = operations().into_iter().filter(|it| fits(it.path));
+    let called = all.min_by_key(|it| it.path.matches('{').count())?.path;
+    let mut operations = operations().into_iter();
+    operations.find(|it| it.method == method && it.path == called)
 }
 
 /// Fails if an answer's status or headers are not documented. Returns the schema of its body, if any.

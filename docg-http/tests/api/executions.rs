@@ -17,7 +17,7 @@ async fn an_execution_has_every_field_of_the_contract() {
         .map(String::as_str)
         .collect();
     keys.sort_unstable();
-    insta::assert_snapshot!(keys.join(" "), @"attempt completed_at correlation_id created_at current_step delivery_state dry_run error_code follows id last_error_human last_error_tech organization_id phase_metrics preflight_summary progress recommended_actions retry_of signature_state started_at status trigger_data trigger_type until_phase updated_at version waiting_for workflow_id workflow_version");
+    insta::assert_snapshot!(keys.join(" "), @"attempt completed_at correlation_id created_at current_step delivery_state dry_run error_code follows id last_error_human last_error_tech organization_id phase_metrics preflight_summary progress reason recommended_actions retry_of signature_state started_at status title trigger_data trigger_type until_phase updated_at version waiting_for workflow_id workflow_version");
     assert_eq!(
         (&body["status"], &body["progress"]),
         (&json!("completed"), &json!(100))

@@ -1,6 +1,8 @@
 //! Tests of the API. Most tests pass requests directly to the router, without a socket.
 
+mod actions;
 mod approvals;
+mod bulk;
 mod conformance;
 mod connections;
 mod control;
@@ -8,7 +10,9 @@ mod events;
 mod executions;
 mod headers;
 mod large_bodies;
+mod lists;
 mod metrics;
+mod named_events;
 mod openapi;
 mod operation_cases;
 mod problems;

@@ -21,7 +21,7 @@ pub(crate) const OPEN: [&str; 9] = [
     "streamHealth",
 ];
 
-/// A test world with an execution that waits for a signature, and one that waits for an approval.
+/// A test world with executions that wait for a signature, for an approval, and for an event.
 pub(crate) struct Cases {
     pub(crate) world: World,
     execution: String,
@@ -43,6 +43,12 @@ impl Cases {
         }]);
         let asking = world.start(asking).await;
         world.until(&asking, "approval.requested").await;
+        let event = json!([{
+            "id": "event", "type": "wait-for-event", "phase": "save",
+            "params": {"name": "payment.received", "key": "7"},
+        }]);
+        let event = world.start(event).await;
+        world.until(&event, "step.waiting").await;
         let invitation = world.invitations().pop().expect("an invitation");
         let mut cases = Self {
             execution: signing.rsplit('/').next().expect("an id").to_owned(),
@@ -67,6 +73,7 @@ impl Cases {
             .replace("{id}", &id)
             .replace("{token}", &self.approval)
             .replace("{provider}", "desk")
+            .replace("{name}", "payment.received")
     }
 
     /// The body of a good call; null if the operation takes none.
@@ -79,9 +86,14 @@ impl Cases {
             "createStreamToken" => json!({"execution_id": self.execution}),
             "approve" | "reject" => json!({"comment": "Fine."}),
             "startExecution" | "checkWorkflow" | "retryExecution" => json!({"trigger_data": {}}),
+            "callExecutions" => json!({
+                "action": "cancel", "ids": [self.execution], "reason": "A test.",
+                "filter": {"status": ["signing"], "waiting_for": ["signature"]},
+            }),
+            "sendEvent" | "sendEventByKey" => json!({"key": "7", "payload": {"paid": true}}),
             "pauseExecution" | "cancelExecution" => json!({"reason": "A test."}),
             "requestSignature" => json!({"signers": [{"email": "ann@example.com"}]}),
-            "resumeExecution" => json!({"approved": true}),
+            "resumeExecution" => json!({"approved": true, "acknowledge": ["signatures_lost"]}),
             "deleteWorkflow" | "receiveSignatureWebhook" => Value::Null,
             _ if operation.method == "GET" => Value::Null,
             _ => panic!("{id} is new: give it its case here, and look whether it is OPEN"),

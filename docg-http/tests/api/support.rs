@@ -20,9 +20,11 @@ use docg_core::{
     prelude::*,
     signature::{
         Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, ProviderUpdate,
-        SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+        SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
+        WebhookRequest,
     },
     time::{Clock, SystemClock, Timestamp},
+    workflow::waits,
 };
 use docg_http::{HttpOptions, Principal, Scope, StaticTokens};
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -188,6 +190,9 @@ impl SignatureProvider for Desk {
             facts: text("signed")
                 .map(|email| SignerFact::signed(email, Timestamp::now()))
                 .into_iter()
+                .chain(text("declined").map(|email| {
+                    SignerFact::new(email, SignerFactKind::Declined, Timestamp::now())
+                }))
                 .collect(),
         })
     }
@@ -261,6 +266,8 @@ impl World {
                 },
             ))
             .step(gated)
+            .step(waits::until())
+            .step(waits::event())
             .step(approval::node([9; 32], Arc::new(inbox.clone())))
             .step(effect(
                 spec("picky", Phase::Delivery),

@@ -121,6 +121,16 @@ async fn what_belongs_to_another_organization_is_not_found() {
                 "streamExecutions" => {
                     assert_eq!(cases.world.open(call).await.status().as_u16(), 200);
                 }
+                "callExecutions" => {
+                    let called = cases.world.send(call).await.json();
+                    let code = &called["refused"][0]["code"];
+                    assert_eq!((&called["applied"], code), (&json!(0), &json!("not_found")));
+                }
+                "countExecutions" => {
+                    let counts = cases.world.send(call).await.json();
+                    let counts = counts["by_status"].as_object().expect("an object").clone();
+                    assert!(counts.values().all(|count| count == 0), "{counts:?}");
+                }
                 _ => {
                     let answer = cases.world.send(call).await;
                     if operation.method == "GET" && !operation.names_something() {

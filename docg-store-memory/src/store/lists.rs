@@ -4,6 +4,7 @@
 //! list without a status filter is merged from the sets of all twelve statuses.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
@@ -57,11 +58,13 @@ impl TenantLists {
         }
     }
 
-    /// At most `limit` keys that follow `after` in the list.
+    /// At most `limit` keys that follow `after` in the list: of executions with one of these statuses (empty
+    /// for any), newest first, or oldest first if `is_ascending`.
     pub(super) fn page(
         &self,
         workflow: Option<WorkflowId>,
-        status: Option<Status>,
+        statuses: &[Status],
+        is_ascending: bool,
         after: Option<ListKey>,
         limit: usize,
     ) -> Vec<ListKey> {
@@ -73,11 +76,17 @@ impl TenantLists {
                 None => return Vec::new(),
             },
         };
-        match status {
-            Some(status) => newest_first(&list.0[status as usize], after)
-                .take(limit)
-                .collect(),
-            None => list.merged(after, limit),
+        let statuses = match statuses {
+            [] => &Status::ALL,
+            statuses => statuses,
+        };
+        let sets: Vec<_> = statuses.iter().map(|it| &list.0[*it as usize]).collect();
+        if is_ascending {
+            let lists = sets.into_iter().map(|set| oldest_first(set, after));
+            merged(lists.collect(), |a, b| b.cmp(a), limit)
+        } else {
+            let lists = sets.into_iter().map(|set| newest_first(set, after));
+            merged(lists.collect(), ListKey::cmp, limit)
         }
     }
 }
@@ -87,26 +96,37 @@ impl ByStatus {
         self.0[from as usize].remove(&key);
         self.0[to as usize].insert(key);
     }
+}
 
-    fn merged(&self, after: Option<ListKey>, limit: usize) -> Vec<ListKey> {
-        let mut lists: Vec<_> = self.0.iter().map(|set| newest_first(set, after)).collect();
-        let mut heads: Vec<Option<ListKey>> = lists.iter_mut().map(Iterator::next).collect();
-        let mut page = Vec::new();
-        while page.len() < limit {
-            let newest = heads.iter().enumerate().max_by_key(|(_, head)| **head);
-            let Some((index, Some(key))) = newest.map(|(index, head)| (index, *head)) else {
-                break;
-            };
-            page.push(key);
-            heads[index] = lists[index].next();
-        }
-        page
+/// The first keys of several lists: of the lists' heads, the greatest in this order comes first.
+fn merged(
+    mut lists: Vec<impl Iterator<Item = ListKey>>,
+    order: impl Fn(&ListKey, &ListKey) -> Ordering,
+    limit: usize,
+) -> Vec<ListKey> {
+    let mut heads: Vec<Option<ListKey>> = lists.iter_mut().map(Iterator::next).collect();
+    let mut page = Vec::new();
+    while page.len() < limit {
+        let heads_in_use = heads.iter().enumerate();
+        let heads_in_use = heads_in_use.filter_map(|(index, head)| Some((index, (*head)?)));
+        let Some((index, key)) = heads_in_use.max_by(|a, b| order(&a.1, &b.1)) else {
+            break;
+        };
+        page.push(key);
+        heads[index] = lists[index].next();
     }
+    page
 }
 
 fn newest_first(set: &BTreeSet<ListKey>, after: Option<ListKey>) -> impl Iterator<Item = ListKey> {
     use std::ops::Bound::{Excluded, Unbounded};
     set.range((Unbounded, after.map_or(Unbounded, Excluded)))
         .rev()
+        .copied()
+}
+
+fn oldest_first(set: &BTreeSet<ListKey>, after: Option<ListKey>) -> impl Iterator<Item = ListKey> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    set.range((after.map_or(Unbounded, Excluded), Unbounded))
         .copied()
 }

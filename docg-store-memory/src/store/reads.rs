@@ -9,13 +9,16 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
     ports::{ExecutionReader, StoreError},
-    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
-    run::Step,
+    query::{
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page,
+    },
+    run::{Status, Step},
     signature::SignatureRequest,
     workflow::Workflow,
 };
 
-use super::{MemoryStore, entry::Run};
+use super::{MemoryStore, entry::Run, lists::TenantLists};
 
 #[async_trait]
 impl ExecutionReader for MemoryStore {
@@ -28,33 +31,41 @@ impl ExecutionReader for MemoryStore {
     }
 
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
-        let mut items = Vec::new();
         let Some(tenant) = self.tenant(query.organization_id) else {
-            return Ok(Page {
-                items,
-                has_more: false,
-            });
+            return Ok(empty());
         };
+        if query.sort.is_by_change() {
+            return Ok(self.by_change(&tenant, &query));
+        }
+        let (organization, filter) = (query.organization_id, &query.filter);
+        let mut items = Vec::new();
         let mut after = query.after;
         loop {
-            let wanted = (query.limit - items.len()).saturating_add(1);
-            let keys = tenant.page(query.workflow_id, query.status, after, wanted);
+            let wanted = (query.limit - items.len()).saturating_add(1).max(CHUNK);
+            let keys = tenant.page(
+                filter.workflow_id,
+                &filter.statuses,
+                !query.sort.is_descending(),
+                after,
+                wanted,
+            );
             let exhausted = keys.len() < wanted;
             for key in keys {
+                after = Some(key);
+                // Check the status too: the execution may have changed it, or was purged, meanwhile.
+                let record = self.read(organization, key.1, |run| {
+                    filter.selects(&run.execution).then(|| run.record())
+                });
+                let Some(record) = record.flatten() else {
+                    continue;
+                };
                 if items.len() == query.limit {
                     return Ok(Page {
                         items,
                         has_more: true,
                     });
                 }
-                after = Some(key);
-                // If the execution changed its status or was purged meanwhile, it is no longer in the list.
-                let record = self.read(query.organization_id, key.1, Run::record);
-                items.extend(
-                    record.filter(|record| {
-                        query.status.is_none_or(|it| record.execution.status == it)
-                    }),
-                );
+                items.push(record);
             }
             if exhausted {
                 return Ok(Page {
@@ -65,6 +76,31 @@ impl ExecutionReader for MemoryStore {
         }
     }
 
+    async fn execution_counts(
+        &self,
+        organization: OrganizationId,
+        filter: &ExecutionFilter,
+    ) -> Result<ExecutionCounts, StoreError> {
+        let mut counts = ExecutionCounts::default();
+        if let Some(tenant) = self.tenant(organization) {
+            let all = tenant.page(
+                filter.workflow_id,
+                &filter.statuses,
+                false,
+                None,
+                usize::MAX,
+            );
+            for (_, id) in all {
+                self.read(organization, id, |run| {
+                    if filter.selects(&run.execution) {
+                        counts.add(&run.execution);
+                    }
+                });
+            }
+        }
+        Ok(counts)
+    }
+
     async fn steps(
         &self,
         organization: OrganizationId,
@@ -73,6 +109,10 @@ impl ExecutionReader for MemoryStore {
         Ok(self
             .read(organization, id, |run| run.steps())
             .unwrap_or_default())
+    }
+
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        Ok(self.find_awaiting(&query))
     }
 
     async fn snapshot(
@@ -179,7 +219,77 @@ impl ExecutionReader for MemoryStore {
     }
 }
 
+/// The fewest keys of a list that are read at once. Filters may select few of them.
+const CHUNK: usize = 64;
+
 impl MemoryStore {
+    /// Searches the organization's executions that have not ended.
+    fn find_awaiting(&self, query: &AwaitingQuery) -> Vec<ExecutionId> {
+        let Some(tenant) = self.tenant(query.organization_id) else {
+            return Vec::new();
+        };
+        let waits = |step: &Step| {
+            let awaited = step.awaits.as_ref();
+            awaited.is_some_and(|it| it.is_for_event(&query.name, &query.key))
+        };
+        let open = Status::ALL.into_iter().filter(|it| !it.is_terminal());
+        let open: Vec<_> = open.collect();
+        let keys = tenant.page(None, &open, false, None, usize::MAX);
+        let mut found: Vec<_> = keys
+            .into_iter()
+            .map(|key| key.1)
+            .filter(|id| {
+                self.read(query.organization_id, *id, |run| {
+                    run.steps().iter().any(waits)
+                }) == Some(true)
+            })
+            .collect();
+        found.sort_unstable();
+        found.truncate(query.limit);
+        found
+    }
+
+    /// A page of executions by their last change. There is no index by change, because each commit would have
+    /// to move the execution in it: reads all executions of the organization.
+    fn by_change(&self, tenant: &TenantLists, query: &ExecutionQuery) -> Page<ExecutionRecord> {
+        let (organization, filter) = (query.organization_id, &query.filter);
+        let all = tenant.page(
+            filter.workflow_id,
+            &filter.statuses,
+            false,
+            None,
+            usize::MAX,
+        );
+        let is_descending = query.sort.is_descending();
+        let follows = |place| match query.after {
+            Some(after) if is_descending => place < after,
+            Some(after) => place > after,
+            None => true,
+        };
+        let mut places: Vec<_> = all
+            .into_iter()
+            .filter_map(|(_, id)| {
+                let place = self.read(organization, id, |run| {
+                    let is_selected = filter.selects(&run.execution);
+                    is_selected.then(|| query.sort.place(&run.execution))
+                });
+                place.flatten().filter(|place| follows(*place))
+            })
+            .collect();
+        places.sort_unstable();
+        if is_descending {
+            places.reverse();
+        }
+        let has_more = places.len() > query.limit;
+        places.truncate(query.limit);
+        let records = places.into_iter();
+        let items = records.filter_map(|(_, id)| self.read(organization, id, Run::record));
+        Page {
+            items: items.collect(),
+            has_more,
+        }
+    }
+
     fn read<T>(
         &self,
         organization: OrganizationId,

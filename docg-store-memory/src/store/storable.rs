@@ -67,10 +67,12 @@ fn of_execution(execution: &Execution) -> Fault {
 fn of_inputs(inputs: &Inputs) -> Fault {
     Unstorable::of_value(&inputs.trigger_data, MAX_STORED_DEPTH)
         .or_else(|| of_record(&inputs.node_overrides))
+        .or_else(|| of_record(&inputs.events))
 }
 
 fn of_step(step: &Step) -> Fault {
     of_error(step.error.as_ref())
+        .or_else(|| step.awaits.as_ref().and_then(of_record))
         .or_else(|| of_json(step.data_in.as_ref()))
         .or_else(|| of_json(step.data_out.as_ref()))
         .or_else(|| Unstorable::of_value(step.output.as_ref()?, MAX_STORED_DEPTH))

@@ -13,6 +13,7 @@ pub(crate) struct Counts {
     pub(crate) wal_bytes: f64,
     pub(crate) wal_records: f64,
     pub(crate) server_cpu_ms: f64,
+    /// Of this process, and of programs that it started and that have ended.
     pub(crate) own_cpu_ms: f64,
 }
 
@@ -32,15 +33,20 @@ impl Sub for Counts {
 }
 
 impl Counts {
-    pub(crate) async fn now(pool: &PgPool) -> Self {
+    /// `schema` is that of the tables whose statements are counted.
+    pub(crate) async fn now(pool: &PgPool, schema: &str) -> Self {
         // A statement counts as writing if each of its calls wrote: a reading one may clean up a page.
         let row = sqlx::query(
             "SELECT sum(calls)::float8, (sum(calls) FILTER (WHERE wal_records >= calls))::float8,
                 sum(wal_bytes)::float8, sum(wal_records)::float8,
                 split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::int
-             FROM pg_stat_statements WHERE query LIKE '%docg.%'",
+             FROM pg_stat_statements WHERE query LIKE $1",
         );
-        let row = row.fetch_one(pool).await.expect("reads");
+        let row = row
+            .bind(format!("%{schema}%"))
+            .fetch_one(pool)
+            .await
+            .expect("reads");
         let number = |index: usize| row.get::<Option<f64>, _>(index).unwrap_or_default();
         Self {
             statements: number(0),
@@ -48,7 +54,7 @@ impl Counts {
             wal_bytes: number(2),
             wal_records: number(3),
             server_cpu_ms: server_cpu_ms(row.get(4)),
-            own_cpu_ms: cpu("self").map_or(0.0, |it| it.own),
+            own_cpu_ms: cpu("self").map_or(0.0, |it| it.own + it.ended_children),
         }
     }
 }

@@ -10,13 +10,14 @@ use std::{
 
 use docg_core::{
     engine::{Fact, Observer, Workers},
+    event::EventData,
+    ports::EventBus,
     prelude::*,
 };
-use docg_store_memory::MemoryBus;
 use docg_store_postgres::{PgStore, PgStoreConfig};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout_at};
 
 pub(crate) const STEPS: usize = 5;
 const ORGANIZATIONS: usize = 16;
@@ -37,6 +38,12 @@ impl Observer for Ends {
     }
 }
 
+/// How long after its start a reader saw something of an execution.
+pub(crate) struct Seen {
+    pub(crate) first_step: Duration,
+    pub(crate) ended: Duration,
+}
+
 pub(crate) struct Load {
     engine: Engine,
     workers: Workers,
@@ -46,7 +53,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// An engine with so many workers, as a process would have it.
-    pub(crate) async fn new(url: &str, concurrency: usize) -> Self {
+    pub(crate) async fn new(url: &str, bus: Arc<dyn EventBus>, concurrency: usize) -> Self {
         let store = PgStore::connect(url, PgStoreConfig::default()).await;
         let ends = Ends {
             places: Arc::new(Semaphore::new(0)),
@@ -55,14 +62,11 @@ impl Load {
         let spec = NodeSpec::new("effect", Phase::Save)
             .any_phase()
             .safe_to_repeat();
-        let engine = Engine::builder(
-            Arc::new(store.expect("connects")),
-            Arc::<MemoryBus>::default(),
-        )
-        .step(effect(spec, |_, _: Value| async {
-            StepOutcome::done(json!({}))
-        }))
-        .build();
+        let engine = Engine::builder(Arc::new(store.expect("connects")), bus)
+            .step(effect(spec, |_, _: Value| async {
+                StepOutcome::done(json!({}))
+            }))
+            .build();
         engine.observe(Arc::new(ends.clone()));
         let options = WorkerOptions::concurrency(concurrency);
         let workers = engine.start_workers(options).expect("no other workers run");
@@ -87,45 +91,75 @@ impl Load {
 
     /// Keeps so many executions in flight for some time. Returns how many ended, and the time that they took.
     pub(crate) async fn run(&self, in_flight: usize, time: Duration) -> (usize, Duration) {
-        let before = self.ends.completed.load(Ordering::Relaxed);
-        self.ends.places.add_permits(in_flight);
+        let before = self.completed();
         let began = Instant::now();
-        let mut started = 0;
-        while began.elapsed() < time {
-            let places = Arc::clone(&self.ends.places);
-            places.acquire_owned().await.expect("stays open").forget();
-            let (engine, request) = (self.engine.clone(), self.request(started));
-            tokio::spawn(async move { engine.start(request).await.expect("starts") });
-            started += 1;
-        }
+        self.ends.places.add_permits(in_flight);
+        self.start_for(time).await;
         // Wait for the last ones, so that nothing runs on into the next measurement.
         let all = u32::try_from(in_flight).expect("a few");
         let places = self.ends.places.acquire_many(all).await;
         places.expect("stays open").forget();
-        (
-            self.ends.completed.load(Ordering::Relaxed) - before,
-            began.elapsed(),
-        )
+        (self.completed() - before, began.elapsed())
     }
 
-    /// Runs one execution while nothing else happens, and returns the time until a reader saw its end.
-    pub(crate) async fn run_alone(&self) -> Duration {
+    /// Does the same beside other processes, which may take over executions that start here, and which hand over
+    /// as many. Returns how many ended here in this time, and leaves the last ones to the workers.
+    pub(crate) async fn run_beside_others(&self, in_flight: usize, time: Duration) -> usize {
+        self.ends.places.add_permits(in_flight);
+        self.start_for(time / 4).await;
+        let before = self.completed();
+        self.start_for(time).await;
+        self.completed() - before
+    }
+
+    fn completed(&self) -> usize {
+        self.ends.completed.load(Ordering::Relaxed)
+    }
+
+    /// Starts an execution for each that ends, until the time is over.
+    async fn start_for(&self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut started = 0;
+        while let Ok(place) = timeout_at(end.into(), self.ends.places.acquire()).await {
+            place.expect("stays open").forget();
+            let (engine, request) = (self.engine.clone(), self.request(started));
+            tokio::spawn(async move { engine.start(request).await.expect("starts") });
+            started += 1;
+        }
+    }
+
+    /// Runs one execution of an organization, and returns when a reader saw it.
+    pub(crate) async fn run_one(&self, organization: usize) -> Seen {
         let began = Instant::now();
-        let request = self.request(0);
+        let request = self.request(organization);
         let organization = request.organization_id;
         let started = self.engine.start(request).await.expect("starts");
         let id = started.record.execution.id;
-        let feed = self
-            .engine
-            .feed(organization, id, 0)
-            .await
-            .expect("follows");
-        feed.for_each(|event| async { drop(event.expect("an event")) })
-            .await;
-        let took = began.elapsed();
-        let ended = self.ends.places.acquire().await;
-        ended.expect("stays open").forget();
-        took
+        let feed = self.engine.feed(organization, id, 0).await;
+        let mut feed = feed.expect("follows");
+        let mut first_step = None;
+        while let Some(event) = feed.next().await {
+            if matches!(event.expect("an event").data, EventData::StepStarted { .. }) {
+                first_step.get_or_insert(began.elapsed());
+            }
+        }
+        let ended = began.elapsed();
+        let place = self.ends.places.acquire().await;
+        place.expect("stays open").forget();
+        Seen {
+            first_step: first_step.expect("it has steps"),
+            ended,
+        }
+    }
+
+    /// Starts so many executions of one organization, some at a time, whether they are worked on or not.
+    pub(crate) async fn flood(&self, organization: usize, executions: usize) {
+        let starts =
+            stream::iter(0..executions).map(|_| self.engine.start(self.request(organization)));
+        let mut starts = starts.buffer_unordered(32);
+        while let Some(started) = starts.next().await {
+            started.expect("starts");
+        }
     }
 
     pub(crate) async fn end(self) {

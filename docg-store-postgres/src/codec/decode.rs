@@ -196,6 +196,7 @@ fn execution(row: &PgRow, read: &mut Lenient) -> Result<Execution, Error> {
         workflow_id: field::<Uuid>(row, "workflow_id")?.into(),
         workflow_version: read.or_default(number(row, "workflow_version")),
         organization_id: field::<Uuid>(row, "organization_id")?.into(),
+        title: read.or_default(field::<Option<&str>>(row, "title").map(|it| it.map(Arc::from))),
         status: named(row, "status")?,
         progress: read.or_default(progress(row)),
         current_step: read.or_default(optional_json(row, "current_step")),
@@ -292,6 +293,8 @@ fn inputs(row: &PgRow) -> Result<Inputs, Error> {
     Ok(Inputs {
         trigger_data: json_field(row, "trigger_data")?,
         node_overrides: json_field(row, "node_overrides")?,
+        start_at: optional_time(row, "start_at")?,
+        events: optional_json(row, "kept_events")?.unwrap_or_default(),
     })
 }
 
@@ -393,6 +396,7 @@ struct StoredStep {
     started_at: Option<Timestamp>,
     completed_at: Option<Timestamp>,
     waiting_ms: u64,
+    awaits: Option<docg_core::run::Awaited>,
     error_code: Option<String>,
     error_human: Option<docg_core::i18n::Text>,
     error_tech: Option<String>,
@@ -446,6 +450,7 @@ pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step
         started_at: None,
         completed_at: None,
         waiting_ms: 0,
+        awaits: None,
         error: read.context(),
         data_in: None,
         data_out: None,
@@ -475,6 +480,7 @@ fn step(execution_id: ExecutionId, it: StoredStep) -> Result<Step, Error> {
         started_at: it.started_at,
         completed_at: it.completed_at,
         waiting_ms: it.waiting_ms,
+        awaits: it.awaits,
         error: it
             .error_code
             .zip(it.error_human)

@@ -60,7 +60,7 @@ row! {
 }
 
 /// The name that serde gives a variant without fields.
-pub(super) fn name(variant: impl serde::Serialize) -> Result<String, Error> {
+pub(crate) fn name(variant: impl serde::Serialize) -> Result<String, Error> {
     match serde_json::to_value(variant) {
         Ok(Value::String(name)) => Ok(name),
         other => Err(Error::Invalid(format!("{other:?} is no name"))),

@@ -9,6 +9,7 @@ mod encode;
 mod execution;
 mod journal;
 mod rows;
+mod search;
 
 pub(crate) use columns::{Columns, row, single, unnest};
 pub(crate) use decode::{
@@ -17,9 +18,10 @@ pub(crate) use decode::{
     steps, time, workflow,
 };
 pub(crate) use encode::{Encoder, int, time_column};
-pub(crate) use execution::{ExecutionPlace, ExecutionRow};
+pub(crate) use execution::{ExecutionPlace, ExecutionRow, name};
 pub(crate) use journal::{ExecutionIds, JournalRow};
 pub(crate) use rows::{ApprovalRow, AuditRow, SignatureRow, StepRow};
+pub(crate) use search::{search_query, search_vector};
 
 /// A time in the driver's type.
 pub(crate) type Time = chrono::DateTime<chrono::Utc>;

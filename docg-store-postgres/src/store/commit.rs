@@ -20,7 +20,8 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionRow, StepRow, Time, field, int, number, row, single, time, time_column, unnest,
+        ExecutionRow, StepRow, Time, field, int, number, row, search_vector, single, time,
+        time_column, unnest,
     },
     database::{Database, arguments, waits_briefly},
     error::Error,
@@ -60,6 +61,9 @@ row! {
         execution_id: Uuid = "uuid[]",
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
+        kept_events: Option<String> = "text[]::json[]",
+        title: Option<String> = "text[]",
+        search: String = "text[]::tsvector[]",
     }
 }
 
@@ -162,7 +166,8 @@ fn commit(parts: Parts) -> String {
             WHERE s.id = r.id AND s.execution_id = r.execution_id),
         inputs AS (
             UPDATE docg.execution_data d
-            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides
+            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides,
+                kept_events = r.kept_events, title = r.title, search = r.search
             FROM {inputs} JOIN moved m ON m.id = r.execution_id
             WHERE d.execution_id = r.execution_id),"
     ));
@@ -242,7 +247,7 @@ fn commit(parts: Parts) -> String {
                 status = r.status, activity = r.activity, attempt = r.attempt,
                 attempts_before = r.attempts_before, takeovers = r.takeovers,
                 started_at = r.started_at, completed_at = r.completed_at,
-                waiting_ms = r.waiting_ms, error_code = r.error_code, error_human = r.error_human,
+                waiting_ms = r.waiting_ms, awaits = r.awaits, error_code = r.error_code, error_human = r.error_human,
                 error_tech = r.error_tech, outcome = r.outcome, data_in = r.data_in,
                 data_out = r.data_out, output = r.output, reused_from = r.reused_from
             FROM step_input r JOIN moved m ON m.id = r.execution_id
@@ -361,10 +366,14 @@ impl PgStore {
         let children = Children::of(&records, encoder)?;
         let mut inputs = None;
         if let Some(changed) = &commit.inputs {
+            let events = (!changed.events.is_empty()).then_some(&changed.events);
             inputs = Some(InputRow {
                 execution_id: id.0,
                 trigger_data: encoder.json("trigger_data", &changed.trigger_data)?,
                 node_overrides: encoder.json("node_overrides", &changed.node_overrides)?,
+                kept_events: encoder.optional_json("kept_events", events)?,
+                title: encoder.optional_text("title", commit.execution.title.as_deref())?,
+                search: encoder.text("search", &search_vector(&commit.execution))?,
             });
         }
         let settled = commit.settled.iter().map(|signal| SettledRow {

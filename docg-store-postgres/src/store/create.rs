@@ -18,8 +18,8 @@ use super::{
 use crate::{
     batch::BatchItem,
     codec::{
-        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row, time_column,
-        unnest,
+        ExecutionPlace, ExecutionRow, StepRow, Time, bytes32, field, int, number, row,
+        search_vector, time_column, unnest,
     },
     database::{Database, arguments},
     error::{Error, Meaning},
@@ -32,6 +32,9 @@ row! {
         definition_hash: [u8; 32] = "bytea[]",
         trigger_data: String = "text[]::json[]",
         node_overrides: String = "text[]::json[]",
+        start_at: Option<Time> = "timestamptz[]",
+        title: Option<String> = "text[]",
+        search: String = "text[]::tsvector[]",
         idempotency_key: Option<String> = "text[]",
         fingerprint: Option<[u8; 32]> = "bytea[]",
         due_at: Option<Time> = "timestamptz[]",
@@ -129,18 +132,18 @@ fn create(has_requests: bool) -> String {
             RETURNING id, worker_id, fence),
         data AS (
             INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data,
-                node_overrides, created_by, traceparent)
-            SELECT i.id, i.definition_hash, i.trigger_data, i.node_overrides, i.created_by,
-                i.traceparent
+                node_overrides, start_at, created_by, traceparent, title, search)
+            SELECT i.id, i.definition_hash, i.trigger_data, i.node_overrides, i.start_at,
+                i.created_by, i.traceparent, i.title, i.search
             FROM input i JOIN made USING (id)),
         steps AS (
             INSERT INTO docg.execution_steps (execution_id, position, id, node_id, node_type,
                 label, phase, status, activity, attempt, attempts_before, takeovers, started_at,
-                completed_at, waiting_ms, error_code, error_human, error_tech, outcome, data_in,
+                completed_at, waiting_ms, awaits, error_code, error_human, error_tech, outcome, data_in,
                 data_out, output, reused_from)
             SELECT r.execution_id, r.position, r.id, r.node_id, r.node_type, r.label, r.phase,
                 r.status, r.activity, r.attempt, r.attempts_before, r.takeovers, r.started_at,
-                r.completed_at, r.waiting_ms, r.error_code, r.error_human, r.error_tech,
+                r.completed_at, r.waiting_ms, r.awaits, r.error_code, r.error_human, r.error_tech,
                 r.outcome, r.data_in, r.data_out, r.output, r.reused_from
             FROM {steps} JOIN made m ON m.id = r.execution_id),
         {children}
@@ -251,6 +254,9 @@ impl PgStore {
             definition_hash,
             trigger_data: encoder.json("trigger_data", &state.inputs.trigger_data)?,
             node_overrides: encoder.json("node_overrides", &state.inputs.node_overrides)?,
+            start_at: time_column(state.inputs.start_at),
+            title: encoder.optional_text("title", state.execution.title.as_deref())?,
+            search: encoder.text("search", &search_vector(&state.execution))?,
             idempotency_key: encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
             fingerprint: key.map(|it| it.fingerprint),
             due_at: time_column(run.due_at),

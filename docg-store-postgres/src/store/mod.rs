@@ -12,6 +12,7 @@ mod create;
 mod damaged;
 mod definitions;
 mod executions;
+mod lists;
 mod publishing;
 mod purge;
 mod reads;

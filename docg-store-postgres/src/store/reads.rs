@@ -9,15 +9,17 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
     ports::{ExecutionReader, StoreError},
-    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
+    query::{
+        AuditQuery, AwaitingQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery,
+        ExecutionRecord, LogQuery, Page,
+    },
     run::Step,
     signature::SignatureRequest,
     workflow::Workflow,
 };
-use sqlx::{
-    Arguments,
-    postgres::{PgArguments, PgRow},
-};
+use sqlx::postgres::{PgArguments, PgRow};
+
+use uuid::Uuid;
 
 use super::{
     PgStore,
@@ -25,7 +27,7 @@ use super::{
 };
 use crate::{
     codec::{
-        ExecutionIds, Time, approval, audit_event, bytes32, field, int, lenient_step, record,
+        ExecutionIds, approval, audit_event, bytes32, field, int, lenient_step, record,
         signature_request, steps,
     },
     database::arguments,
@@ -86,38 +88,6 @@ fn page_by_place<T>(
     page(rows, limit.saturating_add(damaged), read)
 }
 
-/// The statement that lists executions with one combination of filters. Each combination has its own text,
-/// and so its own plan. A page continues after the creation time that is stored for the last execution of
-/// the page before, because readers see a substitute if that time cannot be read. If that execution is
-/// gone, the page continues after the time that the reader saw.
-macro_rules! list {
-    ($filter:literal) => {
-        list!($filter, execution_columns!())
-    };
-    ($filter:literal, $columns:expr) => {
-        concat!(
-            "SELECT ",
-            $columns,
-            " FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
-             WHERE e.organization_id = $2
-                 AND (e.created_at, e.id) < (coalesce(
-                     (SELECT x.created_at FROM docg.executions x
-                         WHERE x.id = $4 AND x.organization_id = $2),
-                     $3, 'infinity'), $4) ",
-            $filter,
-            " ORDER BY e.created_at DESC, e.id DESC LIMIT $1"
-        )
-    };
-}
-
-/// The statements that list executions: without a filter, by status, by workflow, by both.
-const LISTS: [&str; 4] = [
-    list!(""),
-    list!("AND e.status = $5"),
-    list!("AND e.workflow_id = $5"),
-    list!("AND e.workflow_id = $5 AND e.status = $6"),
-];
-
 /// The columns of an execution that are shown if the server cannot read all of it.
 macro_rules! bare_columns {
     () => {
@@ -134,6 +104,7 @@ macro_rules! bare_signature {
          FROM docg.signature_requests r"
     };
 }
+pub(super) use bare_columns;
 
 /// The columns of an approval that are shown if the server cannot read all of it.
 macro_rules! bare_approval {
@@ -143,14 +114,6 @@ macro_rules! bare_approval {
          FROM docg.approvals a"
     };
 }
-
-/// The statements of `LISTS` with fewer columns, for use if the server cannot read all rows.
-const BARE_LISTS: [&str; 4] = [
-    list!("", bare_columns!()),
-    list!("AND e.status = $5", bare_columns!()),
-    list!("AND e.workflow_id = $5", bare_columns!()),
-    list!("AND e.workflow_id = $5 AND e.status = $6", bare_columns!()),
-];
 
 impl PgStore {
     /// Reads rows, or runs the statement `bare` if the server cannot read them completely.
@@ -187,37 +150,8 @@ impl PgStore {
         rows.first().map(record).transpose()
     }
 
-    async fn list_executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, Error> {
-        let filters =
-            usize::from(query.status.is_some()) + 2 * usize::from(query.workflow_id.is_some());
-        // Without `after`, the list continues after the time `infinity`: it begins with the newest
-        // execution.
-        let last = ExecutionId(uuid::Uuid::max());
-        let (created_at, id) = query.after.map_or((None, last), |(at, id)| (Some(at), id));
-        let mut parameters = arguments![
-            limit(query.limit),
-            query.organization_id.0,
-            created_at.map(Time::from),
-            id.0
-        ];
-        let encode = sqlx::Error::Encode;
-        if let Some(workflow) = query.workflow_id {
-            parameters.add(workflow.0).map_err(encode)?;
-        }
-        if let Some(status) = query.status {
-            parameters.add(status.as_str()).map_err(encode)?;
-        }
-        match self.database.read(LISTS[filters], parameters.clone()).await {
-            Err(error) if error.is_unreadable() => {
-                let rows = self.database.read(BARE_LISTS[filters], parameters).await?;
-                self.one_by_one(page(&rows, query.limit, record)?).await
-            }
-            rows => page(&rows?, query.limit, record),
-        }
-    }
-
     /// Reads each execution of a page by itself, because the server could not read all of them at once.
-    async fn one_by_one(
+    pub(super) async fn one_by_one(
         &self,
         mut page: Page<ExecutionRecord>,
     ) -> Result<Page<ExecutionRecord>, Error> {
@@ -266,6 +200,23 @@ impl PgStore {
         rows.iter()
             .map(|row| lenient_step(id, field(row, "step")?))
             .collect()
+    }
+
+    async fn find_awaiting(&self, query: &AwaitingQuery) -> Result<Vec<ExecutionId>, Error> {
+        let sql = "SELECT DISTINCT s.execution_id
+            FROM docg.execution_steps s JOIN docg.executions e ON e.id = s.execution_id
+            WHERE s.awaits IS NOT NULL AND s.awaits->>'name' = $1 AND s.awaits->>'key' = $2
+                AND s.activity = 'waiting' AND e.organization_id = $3
+            ORDER BY s.execution_id LIMIT $4";
+        let parameters = arguments![
+            &query.name,
+            &query.key,
+            query.organization_id.0,
+            int(query.limit as u64)
+        ];
+        let rows = self.database.read(sql, parameters).await?;
+        let ids = rows.iter().map(|row| field::<Uuid>(row, "execution_id"));
+        ids.map(|id| Ok(ExecutionId(id?))).collect()
     }
 
     async fn find_snapshot(
@@ -576,6 +527,15 @@ impl ExecutionReader for PgStore {
         listed.await.map_err(|e| e.at("executions"))
     }
 
+    async fn execution_counts(
+        &self,
+        organization: OrganizationId,
+        filter: &ExecutionFilter,
+    ) -> Result<ExecutionCounts, StoreError> {
+        let counts = self.count_executions(organization, filter).await;
+        counts.map_err(|e| e.at("execution_counts"))
+    }
+
     async fn steps(
         &self,
         organization: OrganizationId,
@@ -584,6 +544,11 @@ impl ExecutionReader for PgStore {
         self.list_steps(organization, id)
             .await
             .map_err(|e| e.at("steps"))
+    }
+
+    async fn awaiting(&self, query: AwaitingQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        let found = self.find_awaiting(&query).await;
+        found.map_err(|e| e.at("awaiting"))
     }
 
     async fn snapshot(

@@ -10,7 +10,8 @@ macro_rules! execution_columns {
          e.dry_run, e.until_phase, e.attempt, e.version, e.created_at, e.started_at, \
          e.completed_at, e.updated_at, e.paused_from, e.preflight_due, e.delivery_confirmed, \
          e.priority, e.wake_at, e.event_seq, e.log_seq, e.audit_seq, e.audit_hash, \
-         d.trigger_data::text, d.node_overrides::text, d.created_by::text, d.traceparent"
+         d.title, d.trigger_data::text, d.node_overrides::text, d.kept_events::text, d.start_at, \
+         d.created_by::text, d.traceparent"
     };
 }
 
@@ -19,7 +20,7 @@ macro_rules! step_record {
     () => {
         "SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
             s.activity, s.attempt, s.attempts_before, s.takeovers, s.started_at, \
-            s.completed_at, s.waiting_ms, s.error_code, s.error_human, s.error_tech, \
+            s.completed_at, s.waiting_ms, s.awaits, s.error_code, s.error_human, s.error_tech, \
             s.outcome, \
             CASE WHEN s.data_in IS NOT NULL THEN json_build_array(s.data_in) END AS data_in, \
             CASE WHEN s.data_out IS NOT NULL THEN json_build_array(s.data_out) END \

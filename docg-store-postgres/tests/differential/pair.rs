@@ -479,6 +479,7 @@ impl Pair {
             commit.inputs = Some(Arc::new(Inputs {
                 trigger_data: Arc::new(json!({"repaired": self.now, "odd": change.odd.map(value)})),
                 node_overrides: Map::from_iter([("n0".to_owned(), json!({"a": 1}))]),
+                ..(*claimed.state.inputs).clone()
             }));
         }
         if change.published {

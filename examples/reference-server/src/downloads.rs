@@ -1,7 +1,8 @@
-//! Serves documents over HTTP: `GET /api/v1/executions/{id}/files/{node_id}`.
+//! Serves documents over HTTP: `GET /api/v1/executions/{id}/files` lists them, and
+//! `GET /api/v1/executions/{id}/files/{node_id}` downloads one.
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{Path, State, rejection::PathRejection},
     http::header,
     response::{IntoResponse, Response},
@@ -9,13 +10,46 @@ use axum::{
 };
 use docg_core::{ids::ExecutionId, run::Step};
 use docg_http::{AppState, Caller, Problem, Scope};
+use serde_json::{Value, json};
 
 use crate::files::{Document, Files, FilesError};
 
-/// The download route, to merge into the API's routes.
+/// The routes of documents, to merge into the API's routes.
 pub fn routes(files: Files) -> Router<AppState> {
     let download = move |caller, state, path| download(caller, state, path, files.clone());
-    Router::new().route("/api/v1/executions/{id}/files/{node_id}", get(download))
+    Router::new()
+        .route("/api/v1/executions/{id}/files", get(list))
+        .route("/api/v1/executions/{id}/files/{node_id}", get(download))
+}
+
+/// The documents that the steps of an execution have made.
+async fn list(
+    caller: Caller,
+    State(state): State<AppState>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    caller.need(Scope::ExecutionsRead)?;
+    let Path(id) = path.map_err(|_| Problem::not_found())?;
+    let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
+    let steps = state.engine.steps(caller.organization, id).await?;
+    let file = |step: &Step| {
+        let document = document_of(step)?;
+        let pages = step
+            .output
+            .as_deref()
+            .and_then(|output| output.get("pages"));
+        Some(json!({
+            "node_id": step.node_id,
+            "name": document.filename,
+            "content_type": document.content_type,
+            "bytes": document.bytes,
+            "sha256": document.sha256,
+            "pages": pages.and_then(Value::as_u64),
+            "href": format!("/api/v1/executions/{id}/files/{}", step.node_id),
+        }))
+    };
+    let files: Vec<_> = steps.iter().filter_map(file).collect();
+    Ok(Json(json!({"files": files})))
 }
 
 /// The document in a step's output. If it was signed, the signed form.

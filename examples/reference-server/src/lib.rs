@@ -24,4 +24,5 @@ pub mod renders;
 pub mod serve;
 pub mod signature_providers;
 pub mod tls;
+mod welcome;
 pub mod workflows;

@@ -40,6 +40,7 @@ use crate::{
     probe::Probe,
     renders::Renderer,
     signature_providers::{AccountError, Accounts},
+    welcome,
     workflows::{self, PutError, WorkflowFaults},
 };
 
@@ -276,6 +277,7 @@ impl Server {
                 http_options.streams = http_options.streams.min(for_streams);
                 let state = AppState::new(engine.clone(), http_options);
                 let routes = docg_http::api()
+                    .merge(welcome::routes(development.is_some()))
                     .merge(downloads::routes(files))
                     .merge(builtin_signature::routes(desk.clone()).with_state(()))
                     .merge(approvals::routes(approvals).with_state(()));
@@ -590,7 +592,8 @@ fn announce(server: &Server) {
             format!("development token: {token}\ndevelopment organization: {organization}\n");
         if let Some(address) = server.address {
             text.push_str(&format!(
-                "to begin with: curl -H 'Authorization: Bearer {token}' http://{address}/api/v1/workflows\n"
+                "to begin with: curl -H 'Authorization: Bearer {token}' http://{address}/api/v1/workflows\n\
+                 console: http://{address}/console#token={token}\n"
             ));
         }
         // If standard error is closed, nobody reads this text.

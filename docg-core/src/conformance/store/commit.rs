@@ -12,7 +12,7 @@ use crate::{
     ids::{OrganizationId, SignalId, WorkerId},
     observe::{LogDomain, LogLevel},
     ports::{Commit, Committed, LeaseAfter, StoreErrorKind},
-    run::{Inputs, Phase, PhaseTimes, Status, StepState},
+    run::{Inputs, KeptEvent, Phase, PhaseTimes, Status, StepState},
     signature::{RequestStatus, SignerStatus},
 };
 
@@ -27,6 +27,7 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     step.attempt = 1;
     step.started_at = Some(at(1));
     step.waiting_ms = 7;
+    step.awaits = Some(fixtures::awaited("paid", Some("7")));
     step.data_in = Some(json!({"template": "t1"}).into());
     let times = PhaseTimes {
         waiting_since: Some(at(2)),
@@ -35,6 +36,13 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     let inputs = Arc::new(Inputs {
         trigger_data: Arc::new(json!({"customer": "Bia"})),
         node_overrides: Map::new(),
+        start_at: claimed.state.inputs.start_at,
+        events: vec![KeptEvent {
+            name: "paid".into(),
+            key: None,
+            payload: Arc::new(json!({"amount": 1.5})),
+            received_at: at(1),
+        }],
     });
     let made = CommitFixture::on(&claimed)
         .status(Status::Running)

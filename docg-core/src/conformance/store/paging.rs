@@ -1,16 +1,21 @@
 use std::sync::Arc;
 
-use super::desk::{all_executions, all_logs, at_once, create, pages, work};
+use serde_json::json;
+
+use super::desk::{Worker, all_executions, all_logs, at_once, create, pages, work};
 use crate::{
     conformance::{
         StoreUnderTest,
         fixtures::{CommitFixture, RunFixture, at, workflow},
     },
-    ids::{ExecutionId, OrganizationId},
+    ids::{ExecutionId, OrganizationId, WorkflowId},
     observe::{LogDomain, LogLevel},
     ports::Store,
-    query::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery},
-    run::Status,
+    query::{
+        AuditQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
+        ExecutionSort, LogQuery, Search,
+    },
+    run::{Status, WaitKind, WaitingFor},
     time::Timestamp,
 };
 
@@ -106,6 +111,141 @@ pub async fn executions_are_filtered_by_workflow_and_status(
             }
         }
     }
+}
+
+/// Each filter and each order lists exactly the executions that the filter selects, over all pages, and counts
+/// them.
+pub async fn executions_are_filtered_ordered_and_counted(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let workflows = [(); 2].map(|()| Arc::new(workflow(organization, &["extract"])));
+    let kinds = [WaitKind::Review, WaitKind::Approval, WaitKind::Signature];
+    let titles = [
+        None,
+        Some("Contrato Ação 12"),
+        Some("Contract it's 7"),
+        Some("Offer"),
+    ];
+    let ids = ["order-1", "it's \\ odd"];
+    let mut all = Vec::new();
+    for (index, moment) in (0_usize..24).zip(0_i64..) {
+        let run = RunFixture::with(Arc::clone(&workflows[index % 2]))
+            .created_at(at(moment / 5))
+            .title(titles[index % 4])
+            .correlation_id(ids[index % 3 % 2]);
+        let id = create(&*store, run.build()).await;
+        let waits = kinds.get(index % 5).map(|kind| WaitingFor {
+            kind: *kind,
+            since: at(60 - moment),
+            until: None,
+            detail: json!({}),
+        });
+        work(&*store, at(50), id, |it| {
+            CommitFixture::on(it)
+                .at(at(10 + (moment * 7) % 20))
+                .status(match index % 3 {
+                    0 => Status::Running,
+                    1 => Status::NeedsReview,
+                    _ => Status::Completed,
+                })
+                .with(|execution| execution.waiting_for = waits)
+                .build()
+        })
+        .await;
+        if index == 5 {
+            // One of them stays leased.
+            let claim = Worker::new().one(&*store, at(50), id).await;
+            assert!(claim.is_some(), "is claimed");
+        }
+        let record = store.execution(organization, id).await.expect("reads");
+        all.push(record.expect("is there").execution);
+    }
+    create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    for filter in filters(&workflows[0].id, &all[3].id.to_string()) {
+        let mut counts = ExecutionCounts::default();
+        let selected = all.iter().filter(|execution| filter.selects(execution));
+        selected.clone().for_each(|execution| counts.add(execution));
+        let counted = store.execution_counts(organization, &filter).await;
+        assert_eq!(counted.expect("counts"), counts, "{filter:?}");
+        for sort in ExecutionSort::ALL {
+            let mut places: Vec<_> = selected.clone().map(|it| sort.place(it)).collect();
+            places.sort_unstable();
+            if sort.is_descending() {
+                places.reverse();
+            }
+            for limit in [2, 50] {
+                let read = |after| {
+                    let query = ExecutionQuery::of(organization).filter(filter.clone());
+                    let query = query.sort(sort).after(after).limit(limit);
+                    async { store.executions(query).await.expect("reads") }
+                };
+                let place = |record: &ExecutionRecord| sort.place(&record.execution);
+                let listed = pages(limit, read, place).await;
+                let listed: Vec<_> = listed.iter().map(place).collect();
+                assert_eq!(listed, places, "{filter:?} {sort:?}");
+            }
+        }
+    }
+}
+
+/// Filters of all kinds, alone and combined.
+fn filters(workflow: &WorkflowId, id: &str) -> Vec<ExecutionFilter> {
+    let all = ExecutionFilter::default;
+    let statuses = vec![Status::NeedsReview, Status::Completed];
+    let waiting_for = vec![WaitKind::Review, WaitKind::Signature];
+    let mut filters = vec![all(); 3];
+    filters[1].statuses.clone_from(&statuses);
+    filters[2].waiting_for.clone_from(&waiting_for);
+    filters.push(ExecutionFilter {
+        waiting_for: vec![WaitKind::Approval],
+        ..all()
+    });
+    filters.push(ExecutionFilter {
+        statuses: vec![Status::Paused],
+        ..all()
+    });
+    filters.push(ExecutionFilter {
+        created_from: Some(at(1)),
+        created_to: Some(at(3)),
+        ..all()
+    });
+    filters.push(ExecutionFilter {
+        created_from: Some(at(2)),
+        statuses,
+        ..all()
+    });
+    for id in ["order-1", "it's \\ odd", "order"] {
+        filters.push(ExecutionFilter {
+            correlation_id: Some(id.to_owned()),
+            ..all()
+        });
+    }
+    for text in [
+        "contr",
+        "ação",
+        "12 contrato",
+        "it's",
+        "it's \\ odd",
+        "tract",
+        "'",
+        id,
+    ] {
+        filters.push(ExecutionFilter {
+            search: Some(Search::of(text)),
+            ..all()
+        });
+    }
+    filters.push(ExecutionFilter {
+        workflow_id: Some(*workflow),
+        statuses: vec![Status::Running, Status::NeedsReview],
+        waiting_for,
+        correlation_id: Some("order-1".to_owned()),
+        search: Some(Search::of("contr")),
+        created_to: Some(at(4)),
+        ..all()
+    });
+    filters
 }
 
 /// While executions are created and changed, a reader of all pages gets each execution that existed before

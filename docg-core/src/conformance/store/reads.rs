@@ -6,7 +6,8 @@ use crate::{
     },
     ids::{ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId},
     observe::{LogDomain, LogLevel, verify_chain},
-    query::{EventQuery, LogQuery},
+    query::{AwaitingQuery, EventQuery, LogQuery},
+    run::StepState,
 };
 
 /// No read returns any data of another organization's execution.
@@ -164,4 +165,46 @@ pub async fn the_audit_trail_verifies(StoreUnderTest { store, .. }: StoreUnderTe
     let heads = found.record.expect("is there").execution.heads;
     let report = verify_chain(&found.audit, heads.audit_seq, heads.audit_hash);
     assert_eq!((report.count, report.fault), (9, None));
+}
+
+/// An event finds the executions of its organization with a step that waits for exactly its name and key.
+pub async fn an_event_finds_the_steps_that_wait_for_its_key(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let mut waiting = Vec::new();
+    let waits = [
+        (organization, Some("7"), StepState::Waiting, true),
+        (organization, Some("7"), StepState::Waiting, true),
+        (organization, Some("8"), StepState::Waiting, false),
+        (organization, None, StepState::Waiting, false),
+        (organization, Some("7"), StepState::Resuming, false),
+        (OrganizationId::new(), Some("7"), StepState::Waiting, false),
+    ];
+    for (owner, key, state, is_found) in waits {
+        let id = create(&*store, RunFixture::of(owner).build()).await;
+        let claimed = take(&*store, at(0), id).await;
+        let mut step = claimed.state.steps[0].clone();
+        step.state = state;
+        step.started_at = Some(at(1));
+        step.awaits = Some(fixtures::awaited("paid", key));
+        if let Some(awaited) = &mut step.awaits {
+            awaited.is_over = state == StepState::Resuming;
+        }
+        let made = CommitFixture::on(&claimed)
+            .events(1)
+            .but(|commit| commit.steps.push(step.clone()));
+        commit(&*store, made.build()).await;
+        if is_found {
+            waiting.push(id);
+        }
+    }
+    waiting.sort_unstable();
+    let found = async |name: &str, limit| {
+        let query = AwaitingQuery::new(organization, name, "7", limit);
+        store.awaiting(query).await.expect("reads")
+    };
+    assert_eq!(found("paid", 10).await, waiting);
+    assert_eq!(found("paid", 1).await, waiting[..1]);
+    assert_eq!(found("sent", 10).await, []);
 }

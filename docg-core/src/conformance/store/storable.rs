@@ -50,6 +50,7 @@ fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
     let inputs = Inputs {
         trigger_data: Arc::new(value.clone()),
         node_overrides: Map::new(),
+        ..Inputs::default()
     };
     let with_inputs = base().but(|commit| commit.inputs = Some(Arc::new(inputs)));
     let with_log = base().but(|commit| {

@@ -146,6 +146,21 @@ impl Engine {
         self.control(request, Command::Resume, kind, repair).await
     }
 
+    /// Checks whether an execution takes a command now, without repairs. Nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the command.
+    pub async fn check(
+        &self,
+        request: &ControlRequest,
+        command: Command,
+    ) -> Result<(), EngineError> {
+        let unchanged = Repair::default();
+        let repair = (command == Command::Resume).then_some(&unchanged);
+        self.checked(request, command, repair).await.map(drop)
+    }
+
     /// The execution that a command is for, and true if the command would change the execution. It would not
     /// if the execution is already in the state to which the command leads.
     pub(super) async fn allowed(
@@ -189,8 +204,7 @@ impl Engine {
     ) -> Result<Option<ExecutionRecord>, EngineError> {
         let (record, changes) = self.allowed(request, command).await?;
         if let Some(repair) = repair.filter(|_| changes) {
-            self.check_repair(request, &record.execution, repair)
-                .await?;
+            self.check_repair(request, &record, repair).await?;
         }
         Ok(changes.then_some(record))
     }

@@ -32,6 +32,7 @@ macro_rules! origin_setters {
 
 pub(super) mod approvals;
 pub(super) mod control;
+pub(super) mod events;
 pub(super) mod idempotency;
 pub(super) mod request_signature;
 pub(super) mod resume;
@@ -41,6 +42,7 @@ pub(super) mod workflows;
 
 pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
 pub use control::{ControlAnswer, ControlRequest};
+pub use events::NamedEvent;
 pub use idempotency::IdempotencyKey;
 pub use request_signature::{REQUEST_SIGNATURE, RequestSignature};
 pub use resume::{Repair, Resume};

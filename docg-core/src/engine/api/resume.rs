@@ -1,5 +1,7 @@
 //! How a person resumes an execution, and how the engine checks that.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -7,12 +9,18 @@ use super::{
     start::{refuse_faults, unstorable},
 };
 use crate::{
-    engine::{Engine, EngineError, FieldFault},
+    engine::{Engine, EngineError, FieldFault, read::losses},
     i18n::Text,
     ports::{ResumeSignal, Settlement},
-    run::{Execution, Status, Step},
+    programs,
+    query::ExecutionRecord,
+    repair::{Changes, new_faults},
+    run::{Status, Step},
     storable::Unstorable,
-    workflow::{validate::check_overrides, variables::push_token},
+    workflow::{
+        validate::{check_overrides, schema},
+        variables::push_token,
+    },
 };
 
 /// A person's decision about an execution that waits for people.
@@ -55,10 +63,15 @@ impl From<Repair> for Resume {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Repair {
-    /// Fields to merge into the trigger data.
+    /// A JSON Merge Patch (RFC 7396) of the trigger data: `null` removes a field.
     pub trigger_data: Map<String, Value>,
-    /// Node parameters to set: an object of parameters, by node id.
+    /// A JSON Merge Patch of the changed node parameters: an object of parameters, by node id.
     pub nodes: Map<String, Value>,
+    /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`.
+    pub patch: Vec<Value>,
+    /// What the person knows to be lost by the resume, by name: see
+    /// [`RecommendedAction::loses`](crate::actions::RecommendedAction::loses).
+    pub acknowledge: Vec<String>,
     /// What the person found out about an effect whose outcome is unknown. It is required if the outcome of
     /// the failed step is unknown, and refused otherwise.
     pub settlement: Option<Settlement>,
@@ -88,6 +101,28 @@ impl Repair {
             params.insert(param.into(), value);
         }
         self
+    }
+
+    /// Adds an operation of a JSON Patch.
+    #[must_use]
+    pub fn operation(mut self, operation: Value) -> Self {
+        self.patch.push(operation);
+        self
+    }
+
+    /// Acknowledges what is lost by the resume.
+    #[must_use]
+    pub fn acknowledge(mut self, loss: impl Into<String>) -> Self {
+        self.acknowledge.push(loss.into());
+        self
+    }
+
+    fn changes(&self) -> Changes<'_> {
+        Changes {
+            trigger_data: Some(&self.trigger_data),
+            nodes: &self.nodes,
+            operations: &self.patch,
+        }
     }
 
     /// Answers an unknown outcome.
@@ -120,7 +155,11 @@ impl Repair {
             let of_value = unstorable(value, pointer);
             of_name.map(|fault| fault.of_field(pointer())).or(of_value)
         });
-        faults.collect()
+        let mut faults: Vec<_> = faults.collect();
+        for (index, operation) in self.patch.iter_mut().enumerate() {
+            faults.extend(unstorable(operation, || format!("/patch/{index}")));
+        }
+        faults
     }
 }
 
@@ -131,11 +170,14 @@ impl From<Resume> for ResumeSignal {
             Resume::Continue(Repair {
                 trigger_data,
                 nodes,
+                patch,
                 settlement,
+                acknowledge: _,
             }) => Self {
                 approved: None,
                 trigger_data: (!trigger_data.is_empty()).then_some(trigger_data),
                 nodes,
+                patch,
                 settlement,
             },
             Resume::Reject => Self {
@@ -147,30 +189,72 @@ impl From<Resume> for ResumeSignal {
 }
 
 impl Engine {
-    /// Checks a repair against the execution: its nodes must exist, and it must settle an outcome if, and
-    /// only if, one is unknown.
+    /// The faults of a repair's changes: those that cannot be applied, parameters that the nodes do not have, and
+    /// trigger data that the input schema forbids.
+    async fn faults_of_changes(
+        &self,
+        record: &ExecutionRecord,
+        repair: &Repair,
+    ) -> Result<Vec<FieldFault>, EngineError> {
+        let (organization, id) = (record.execution.organization_id, record.execution.id);
+        let workflow = self.inner.store.snapshot(organization, id).await?;
+        let Some(workflow) = workflow else {
+            return Err(EngineError::NotFound("workflow"));
+        };
+        let mut faults = Vec::new();
+        if let Err(found) = check_overrides(&workflow.nodes, &repair.nodes, &self.inner.registry) {
+            let found = found.into_iter();
+            faults.extend(found.map(|fault| fault.within("/changes/nodes")));
+        }
+        let changed = match repair.changes().apply(&record.inputs, &workflow.nodes) {
+            Ok(changed) => changed,
+            Err(fault) => {
+                faults.push(fault);
+                return Ok(faults);
+            }
+        };
+        if !repair.patch.is_empty() {
+            // A patch may touch any parameter, so check all that a person has changed.
+            let checked = check_overrides(
+                &workflow.nodes,
+                &changed.node_overrides,
+                &self.inner.registry,
+            );
+            let found = checked.err().into_iter().flatten();
+            faults.extend(found.map(|fault| fault.within("/nodes")));
+        }
+        let before = Arc::clone(&record.inputs.trigger_data);
+        let after = changed.trigger_data;
+        let is_small = schema::is_small(&workflow, &before) && schema::is_small(&workflow, &after);
+        faults.extend(match is_small {
+            true => new_faults(&workflow, &before, &after),
+            false => {
+                let job = move || new_faults(&workflow, &before, &after);
+                programs::run(organization, job).await
+            }
+        });
+        Ok(faults)
+    }
+
+    /// Checks a repair against the execution: its changes must be possible as a whole, it must settle an outcome if,
+    /// and only if, one is unknown, and it must acknowledge what is lost.
     pub(in crate::engine) async fn check_repair(
         &self,
         request: &ControlRequest,
-        execution: &Execution,
+        record: &ExecutionRecord,
         repair: &Repair,
     ) -> Result<(), EngineError> {
+        let execution = &record.execution;
         let store = &self.inner.store;
         let steps = store.steps(request.organization_id, execution.id).await?;
         let mut faults = Vec::new();
-        if !repair.nodes.is_empty() {
-            let workflow = store
-                .snapshot(request.organization_id, execution.id)
-                .await?;
-            let nodes = workflow
-                .as_ref()
-                .map_or(&[][..], |workflow| &workflow.nodes);
-            if let Err(found) = check_overrides(nodes, &repair.nodes, &self.inner.registry) {
-                faults.extend(
-                    found
-                        .into_iter()
-                        .map(|fault| fault.within("/changes/nodes")),
-                );
+        if !repair.changes().is_empty() {
+            faults = self.faults_of_changes(record, repair).await?;
+        }
+        for loss in losses(execution) {
+            if !repair.acknowledge.iter().any(|known| known == loss) {
+                let detail = Text::key("fault-not-acknowledged").with("loss", loss);
+                faults.push(FieldFault::new("/acknowledge", "not_acknowledged", detail));
             }
         }
         let is_open =

@@ -36,7 +36,7 @@ impl Engine {
 
     /// Receives a signature provider's webhook: authenticates it, recognizes repeats, and signals the waiting
     /// execution. An event without facts about a signer, such as one of an unknown kind, changes nothing.
-    /// Every webhook is remembered for 30 days to recognize repeats, as a [`TtlEntry`](crate::ports::TtlEntry) of
+    /// Every webhook is remembered for 30 days to recognize repeats, as a [`TtlEntry`] of
     /// kind `webhook` with key `<provider>/<dedupe key>`. For an event without facts, the entry keeps the event.
     ///
     /// # Errors

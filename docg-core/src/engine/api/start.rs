@@ -21,6 +21,7 @@ use crate::{
     query::ExecutionRecord,
     run::{Inputs, Phase, StepStatus},
     storable::{self, MAX_DEPTH, Unstorable},
+    time::Timestamp,
 };
 
 /// A request to run a workflow.
@@ -41,6 +42,8 @@ pub struct StartRequest {
     pub dry_run: bool,
     /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
+    /// The time before which the execution does not start, at most ten years ahead; `None` starts it at once.
+    pub start_at: Option<Timestamp>,
     /// The correlation id, which related calls share.
     pub correlation_id: String,
     /// The W3C trace context.
@@ -61,6 +64,7 @@ impl StartRequest {
             trigger_type: "manual".to_owned(),
             dry_run: false,
             until_phase: None,
+            start_at: None,
             correlation_id: uuid::Uuid::now_v7().to_string(),
             traceparent: None,
             idempotency_key: None,
@@ -95,6 +99,13 @@ impl StartRequest {
         self
     }
 
+    /// Sets the time before which the execution does not start. Preflight runs then, too.
+    #[must_use]
+    pub fn start_at(mut self, at: Timestamp) -> Self {
+        self.start_at = Some(at);
+        self
+    }
+
     origin_setters!();
 
     /// The part of the request that must be equal in a repeat: what it asks for, without who asks and when.
@@ -106,6 +117,7 @@ impl StartRequest {
             "trigger_type": self.trigger_type,
             "dry_run": self.dry_run,
             "until_phase": self.until_phase,
+            "start_at": self.start_at,
         })
     }
 }
@@ -213,7 +225,17 @@ impl Engine {
         );
         let of_data = data_fault(&mut request.trigger_data);
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
-        refuse_faults(of_data.into_iter().chain(of_type).chain(called))?;
+        let now = self.inner.now();
+        let is_too_late = |start: &Timestamp| !start.is_within_reach_of(now);
+        let of_start = request.start_at.filter(is_too_late).map(|_| {
+            FieldFault::new(
+                "/start_at",
+                "out_of_range",
+                Text::key("fault-start-too-late"),
+            )
+        });
+        let faults = of_data.into_iter().chain(of_type).chain(of_start);
+        refuse_faults(faults.chain(called))?;
         let key = request.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| request.content()));
         let workflow = self
@@ -223,6 +245,7 @@ impl Engine {
             workflow,
             inputs: Inputs {
                 trigger_data: request.trigger_data.into(),
+                start_at: request.start_at,
                 ..Inputs::default()
             },
             created_by: request.actor,
@@ -362,7 +385,9 @@ impl Engine {
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
         // If this process has a free slot, the call that stores the execution also leases it, which saves a
         // claim.
-        let created = match self.inner.free_slot(&run.state.workflow) {
+        let is_due = run.due_at.is_none_or(|due| due <= now);
+        let slot = self.inner.free_slot(&run.state.workflow);
+        let created = match slot.filter(|_| is_due) {
             Some(slot) => {
                 let (answer, created) = oneshot::channel();
                 // Spawned as a task, because the caller may stop waiting while the store works.

@@ -9,13 +9,13 @@ use crate::{
     event::EventData,
     i18n::Text,
     ids::{ExecutionId, StepId},
-    observe::{Actor, AuditDraft, JsonText, LogLevel, actions},
+    observe::{Actor, AuditDraft, JsonText, LogLevel, Redaction, actions},
     ports::{Idempotency, NewExecution, RunState},
     run::{
         DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
-        StepState,
+        StepState, WaitKind, WaitingFor,
     },
-    workflow::{Node, Workflow},
+    workflow::{Node, Workflow, title},
 };
 
 /// The facts from which an execution is created.
@@ -62,6 +62,7 @@ pub(crate) fn create<'a>(
         workflow_id: workflow.id,
         workflow_version: workflow.version,
         organization_id: workflow.organization_id,
+        title: title(&workflow, &facts.inputs, env.redaction),
         status: Status::Queued,
         progress: 0,
         current_step: None,
@@ -92,6 +93,16 @@ pub(crate) fn create<'a>(
         wake_at: Some(now),
         heads: Heads::default(),
     };
+    let mut execution = execution;
+    if let Some(start) = facts.inputs.start_at.filter(|start| *start > now) {
+        execution.wake_at = Some(start);
+        execution.waiting_for = Some(WaitingFor {
+            kind: WaitKind::Timer,
+            since: now,
+            until: Some(start),
+            detail: json!({"starts": true}),
+        });
+    }
     let state = RunState {
         execution,
         workflow,
@@ -145,6 +156,16 @@ pub(crate) fn create<'a>(
     }
 }
 
+/// The title of an execution of this workflow with these inputs.
+pub(super) fn title(
+    workflow: &Workflow,
+    inputs: &Inputs,
+    redaction: &Redaction,
+) -> Option<Arc<str>> {
+    let template = workflow.settings.title.as_deref()?;
+    title::title(template, &inputs.trigger_data, redaction).map(Arc::from)
+}
+
 fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) -> Step {
     Step {
         id,
@@ -165,6 +186,7 @@ fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) ->
         data_in: None,
         data_out: None,
         output: None,
+        awaits: None,
         reused_from: None,
     }
 }

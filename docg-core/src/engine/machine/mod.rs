@@ -42,12 +42,14 @@ use draft::Draft;
 pub(crate) use input::{Arrived, Attendance, Checked, ClaimFacts, Env, Input, Moment, Notes, Role};
 use rules::{
     approval::{self, Vote},
-    attempt, claim, follow_up, preflight, resume, signals, signature,
+    attempt, awaited, claim, follow_up, preflight, resume, signals, signature,
 };
 pub(crate) use rules::{claim::take_apart, signals::ends};
 use timers::Expiry;
 pub(crate) use view::is_repeatable;
 pub(crate) use without_wait::without_wait;
+
+use std::sync::Arc;
 
 use crate::{
     error::{ErrorContext, codes},
@@ -55,7 +57,7 @@ use crate::{
     observe::Actor,
     ports::{RunState, SignalKind},
     programs,
-    run::InvalidTransition,
+    run::{InvalidTransition, KeptEvent},
     workflow::{Probe, StepOutcome},
 };
 
@@ -183,6 +185,15 @@ fn apply_signal(draft: &mut Draft<'_>, arrived: &Arrived) -> Result<(), InvalidT
             signature_request_id,
             facts,
         } => signature::reported(draft, *signature_request_id, facts, actor)?,
+        SignalKind::Event { name, key, payload } => {
+            let event = KeptEvent {
+                name: name.clone(),
+                key: key.clone(),
+                payload: Arc::clone(payload),
+                received_at: signal.received_at,
+            };
+            awaited::received(draft, actor, event)
+        }
         SignalKind::NoWorker { node_types } => {
             signals::no_worker(draft, node_types);
             true
@@ -194,7 +205,7 @@ fn apply_signal(draft: &mut Draft<'_>, arrived: &Arrived) -> Result<(), InvalidT
     Ok(())
 }
 
-/// Ends a wait for people that has expired.
+/// Ends a wait that has expired.
 fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition> {
     match expiry {
         Expiry::Review => {
@@ -208,6 +219,7 @@ fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition
         }
         Expiry::Approval => approval::expired(draft),
         Expiry::Signatures => signature::expired(draft, Actor::system()),
+        Expiry::Awaited => awaited::elapsed(draft),
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) fn rest(draft: &mut Draft<'_>) {
     let execution = draft.execution();
     let waiting = execution.waiting_for.as_ref();
     // Before a worker has started the execution, no phase has begun.
-    if execution.started_at.is_some() && waiting.is_some_and(|it| it.kind.is_for_people()) {
+    if execution.started_at.is_some() && waiting.is_some_and(|it| it.kind.is_no_work()) {
         let phase = view::current_phase(draft.state());
         times_of(draft, phase, now).waiting_since.get_or_insert(now);
     }

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Attendance, End, Env, Next, Role, draft::Draft, phases, status, steps, view};
+use super::{Attendance, End, Env, Next, Role, draft::Draft, phases, status, steps, timers, view};
 use crate::{
     error::StepFailure,
     i18n::Text,
@@ -13,6 +13,7 @@ use crate::{
         DeliveryState, InvalidTransition, Outcome, Phase, SignatureState, Status, StepState,
         WaitKind,
     },
+    time::Timestamp,
 };
 
 /// Finds the driver's next action. If the execution has come to its end, notes that in the draft.
@@ -28,7 +29,12 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             {
                 return Ok(Next::Rest);
             }
+            Status::Queued if let Some(start) = timers::start_at(draft.state(), draft.clock) => {
+                await_start(draft, start);
+                return Ok(Next::Rest);
+            }
             Status::Queued if works => {
+                status::end_wait(draft);
                 status::begin(draft)?;
                 draft.log_run(LogLevel::Ok, Text::key("log-started"));
                 continue;
@@ -129,12 +135,24 @@ fn call(draft: &mut Draft<'_>, index: usize) -> Result<Next, StepFailure> {
     })
 }
 
+/// Records that the execution waits for its start.
+fn await_start(draft: &mut Draft<'_>, start: Timestamp) {
+    if draft.execution().waiting_for.is_none() {
+        status::wait(draft, WaitKind::Timer, Some(start), json!({"starts": true}));
+    }
+}
+
 fn is_waiting_still(draft: &Draft<'_>) -> bool {
     let waiting = draft.execution().waiting_for.as_ref();
     waiting.is_some_and(|waiting| match waiting.kind {
         WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.clock),
         WaitKind::Confirmation => !draft.execution().delivery_confirmed,
-        WaitKind::Review | WaitKind::Approval | WaitKind::Signature | WaitKind::Pause => true,
+        WaitKind::Review
+        | WaitKind::Approval
+        | WaitKind::Signature
+        | WaitKind::Pause
+        | WaitKind::Timer
+        | WaitKind::Event => true,
     })
 }
 

@@ -1,6 +1,6 @@
-//! A step's requests to people: how they begin, are awaited, and are closed with the execution.
+//! A step's waits: its requests to people, which are closed with the execution, and moments and events.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -12,12 +12,18 @@ use crate::{
     i18n::Text,
     ids::SignatureRequestId,
     observe::{AuditDraft, LogLevel, actions},
-    run::{InvalidTransition, SignatureState, Status, StepState, WaitKind},
+    run::{
+        Awaited, AwaitedThing, InvalidTransition, Phase, SignatureState, Status, StepState,
+        WaitKind,
+    },
     signature::{NewSignatureRequest, RequestStatus, SignatureRequest, Signer, SignerStatus},
-    workflow::{Wait, handler::NewApproval},
+    workflow::{
+        Wait,
+        handler::{NewApproval, NewEventWait},
+    },
 };
 
-/// Starts the step's wait for the signatures or the approval that its handler has requested.
+/// Starts the step's wait.
 pub(super) fn begin(
     draft: &mut Draft<'_>,
     index: usize,
@@ -29,6 +35,30 @@ pub(super) fn begin(
             Ok(())
         }
         Wait::Approval(request) => approval_requested(draft, index, request),
+        Wait::Until(moment) => {
+            let awaited = Awaited {
+                what: AwaitedThing::Timer,
+                until: Some(moment),
+                is_over: moment <= draft.clock,
+                payload: Arc::default(),
+            };
+            await_something(draft, index, awaited);
+            Ok(())
+        }
+        Wait::Event(NewEventWait {
+            name,
+            key,
+            expires_at,
+        }) => {
+            let awaited = Awaited {
+                what: AwaitedThing::Event { name, key },
+                until: expires_at,
+                is_over: false,
+                payload: Arc::default(),
+            };
+            await_something(draft, index, awaited);
+            Ok(())
+        }
     }
 }
 
@@ -91,6 +121,80 @@ fn unsigned(signer: crate::signature::NewSigner) -> Signer {
         declined_at: None,
         reason: None,
     }
+}
+
+/// Starts the step's wait for a moment or an event. If the event has arrived before, the step takes it.
+fn await_something(draft: &mut Draft<'_>, index: usize, awaited: Awaited) {
+    let mut events = draft.state().inputs.events.iter();
+    let arrived = events.position(|it| awaited.is_met_by(&it.name, it.key.as_deref()));
+    let is_over = awaited.is_over;
+    let step = draft.edit_step(index);
+    step.state = StepState::Waiting;
+    step.awaits = Some(awaited);
+    if let Some(place) = arrived {
+        let event = draft.edit_inputs().events.remove(place);
+        resume_waiting(draft, index, event.payload, "event");
+    } else if is_over {
+        resume_waiting(draft, index, Arc::default(), "timer");
+    } else if view::is_stopped(draft.state()) {
+        phases::rest(draft);
+    } else {
+        await_again(draft);
+        let node = draft.node(index);
+        let waiting_for = draft.execution().waiting_for.clone().map(Box::new);
+        draft.event(EventData::StepWaiting {
+            node_id: node.id.clone(),
+            node_type: Arc::clone(&node.node_type),
+            waiting_for,
+        });
+        let text = Text::key("log-step-waiting").with("label", &node.label);
+        draft.log_step(LogLevel::Ok, &node, text, None);
+    }
+}
+
+/// Lets a step continue after its wait for a moment or an event.
+pub(super) fn resume_waiting(
+    draft: &mut Draft<'_>,
+    index: usize,
+    payload: Arc<Value>,
+    reason: &'static str,
+) {
+    let node = draft.node(index);
+    // While people have stopped the execution, its wait is for them.
+    if !view::is_stopped(draft.state()) {
+        status::end_wait(draft);
+        phases::work(draft, node.phase);
+    }
+    let step = draft.edit_step(index);
+    step.state = StepState::Resuming;
+    if let Some(awaited) = &mut step.awaits {
+        awaited.is_over = true;
+        awaited.payload = payload;
+    }
+    draft.event(EventData::StepResumed {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        reason: Cow::Borrowed(reason),
+    });
+    let text = Text::key("log-step-continues").with("label", &node.label);
+    draft.log_step(LogLevel::Ok, &node, text, None);
+}
+
+/// Records what the waiting step waits for, after the execution was stopped or its signers changed.
+pub(super) fn await_again(draft: &mut Draft<'_>) {
+    let Some(index) = view::waiting_step(draft.state()) else {
+        return;
+    };
+    let Some(awaited) = draft.state().steps[index].awaits.as_ref() else {
+        await_signatures(draft);
+        return;
+    };
+    let kind = match awaited.what {
+        AwaitedThing::Timer => WaitKind::Timer,
+        AwaitedThing::Event { .. } => WaitKind::Event,
+    };
+    let (until, detail) = (awaited.until, awaited.detail());
+    status::wait(draft, kind, until, detail);
 }
 
 /// Records that the execution waits for the signatures that are still missing, if any.
@@ -204,7 +308,21 @@ pub(super) fn await_as_before(draft: &mut Draft<'_>) -> Result<(), InvalidTransi
     let Some(index) = view::waiting_step(draft.state()) else {
         return Ok(());
     };
-    let node = &draft.state().steps[index].node_id;
+    let step = &draft.state().steps[index];
+    if step.awaits.is_some() {
+        let status = match step.phase {
+            Phase::Delivery => Status::Sending,
+            Phase::Signature => Status::Signing,
+            Phase::Preflight | Phase::Trigger | Phase::Render | Phase::Save => Status::Running,
+        };
+        if status != Status::Running {
+            status::change(draft, Status::Ready, "documents_ready")?;
+            status::change(draft, status, "phase")?;
+        }
+        await_again(draft);
+        return Ok(());
+    }
+    let node = &step.node_id;
     let approval = draft.state().approval.as_ref();
     let approval = approval.filter(|it| it.node_id == *node && it.decided_at.is_none());
     if let Some((until, detail)) = approval.map(|it| (it.expires_at, detail(it))) {

@@ -136,7 +136,7 @@ pub(super) fn wait(draft: &mut Draft<'_>, kind: WaitKind, until: Option<Timestam
         detail,
     });
     // A handler that is at work when a pause comes goes on, so its phase goes on counting work time.
-    if kind.is_for_people() && view::open_step(draft.state()).is_none() {
+    if kind.is_no_work() && view::open_step(draft.state()).is_none() {
         phases::rest(draft);
     }
 }

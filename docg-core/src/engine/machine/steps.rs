@@ -93,7 +93,7 @@ pub(super) fn succeed(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
     phases::update_progress(draft, 0.0);
 }
 
-/// Starts the step's wait for the signatures or the approval that it has requested.
+/// Starts the step's wait.
 pub(super) fn wait(
     draft: &mut Draft<'_>,
     index: usize,
@@ -185,6 +185,7 @@ pub(super) fn reopen(draft: &mut Draft<'_>, index: usize) {
     step.completed_at = None;
     step.error = None;
     step.takeovers = 0;
+    step.awaits = None;
     step.attempts_before = step.attempt;
 }
 
@@ -267,7 +268,10 @@ pub(super) fn fail(
         draft.edit().error = Some(context);
         phases::update_progress(draft, 0.0);
     } else if reviews && draft.execution().status != Status::NeedsReview {
-        let detail = json!({"node_id": node.id, "error_code": context.code});
+        let mut detail = json!({"node_id": node.id, "error_code": context.code});
+        if let Some(given) = view::signatures_given(draft.state(), index) {
+            detail["signatures_given"] = given.into();
+        }
         draft.edit().error = Some(context);
         status::park(draft, "step_failed", detail)?;
     } else {

@@ -17,15 +17,16 @@ const FIRST_CHECK_MS: u64 = 5 * 60_000;
 /// have signed, and a lost webhook must not void their signatures.
 const GRACE_MS: u64 = 3_600_000;
 
-/// A wait for people that can expire.
+/// A wait that can expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expiry {
     Review,
     Approval,
     Signatures,
+    Awaited,
 }
 
-/// The times at which the execution's present waits for people expire.
+/// The times at which the execution's present waits expire.
 fn expiries(state: &RunState) -> impl Iterator<Item = (Expiry, Timestamp)> {
     let waiting = state.execution.waiting_for.as_ref();
     let review = waiting.filter(|waiting| waiting.kind == WaitKind::Review);
@@ -35,12 +36,13 @@ fn expiries(state: &RunState) -> impl Iterator<Item = (Expiry, Timestamp)> {
         (Expiry::Review, review.and_then(|it| it.until)),
         (Expiry::Approval, approval.and_then(|it| it.expires_at)),
         (Expiry::Signatures, given_up_at(state)),
+        (Expiry::Awaited, awaited_until(state)),
     ];
     ends.into_iter()
         .filter_map(|(expiry, at)| Some((expiry, at?)))
 }
 
-/// The waits for people that have expired.
+/// The waits that have expired.
 pub(super) fn expired(state: &RunState, now: Timestamp) -> Vec<Expiry> {
     let expired = expiries(state).filter(|(_, at)| *at <= now);
     expired.map(|(expiry, _)| expiry).collect()
@@ -50,23 +52,43 @@ pub(super) fn expired(state: &RunState, now: Timestamp) -> Vec<Expiry> {
 pub(super) fn next_wake(state: &RunState, role: Role, now: Timestamp) -> Option<Timestamp> {
     let execution = &state.execution;
     let ends = expiries(state).map(|(_, at)| at);
-    let people = ends.chain(follow_up_at(state)).min();
+    let ends = ends.chain(follow_up_at(state)).min();
+    if execution.status == Status::Queued
+        && let Some(start) = start_at(state, now)
+    {
+        return Some(start);
+    }
     if matches!(execution.status, Status::Paused | Status::NeedsReview) {
-        return people;
+        return ends;
     }
     let waiting = execution.waiting_for.as_ref();
     let retry = waiting
         .filter(|waiting| waiting.kind == WaitKind::Retry)
         .and_then(|waiting| waiting.until);
-    let waits_for_people = waiting.is_some_and(|waiting| {
-        waiting.kind.is_for_people()
+    let rests = waiting.is_some_and(|waiting| {
+        waiting.kind.is_no_work()
             && !(waiting.kind == WaitKind::Confirmation && execution.delivery_confirmed)
     });
-    if retry.is_none() && !waits_for_people && role == Role::SignalApplier {
+    if retry.is_none() && !rests && role == Role::SignalApplier {
         // This process only applied signals, so wake a worker now to open the next step.
         return Some(now);
     }
-    retry.into_iter().chain(people).min()
+    retry.into_iter().chain(ends).min()
+}
+
+/// The time at which the execution may start, if that lies ahead.
+pub(super) fn start_at(state: &RunState, now: Timestamp) -> Option<Timestamp> {
+    state.inputs.start_at.filter(|start| *start > now)
+}
+
+/// The moment that the waiting step waits for, or the end of its wait for an event. While people have stopped the
+/// execution, nothing expires.
+fn awaited_until(state: &RunState) -> Option<Timestamp> {
+    if view::is_stopped(state) {
+        return None;
+    }
+    let index = view::waiting_step(state)?;
+    state.steps[index].awaits.as_ref()?.until
 }
 
 /// The request whose signatures are awaited. `None` while a person reviews the execution, because the

@@ -11,8 +11,8 @@ use crate::{
     i18n::Text,
     ports::RunState,
     programs,
-    run::{Execution, Phase, Status, StepState},
-    signature::RequestStatus,
+    run::{AwaitedThing, Execution, Phase, Status, StepState},
+    signature::{RequestStatus, Signer, SignerStatus},
     workflow::{
         EffectClass, Handler, Node, Registry, Resolution, condition,
         variables::{self, Scope, Unresolved},
@@ -52,16 +52,28 @@ pub(super) fn is_signed(state: &RunState, index: usize) -> bool {
     request.is_some_and(|it| it.node_id == *node && it.status == RequestStatus::Signed)
 }
 
+/// The number of signatures given to a step's request that not everybody has signed. If the step runs again, it
+/// asks for them anew.
+pub(super) fn signatures_given(state: &RunState, index: usize) -> Option<usize> {
+    let node = &state.steps[index].node_id;
+    let request = state.signature.as_ref()?;
+    let is_lost = request.node_id == *node && request.status != RequestStatus::Signed;
+    let signed = |signer: &&Signer| signer.status == SignerStatus::Signed;
+    let given = request.signers.iter().filter(signed).count();
+    (is_lost && given > 0).then_some(given)
+}
+
 fn is_approved(state: &RunState, index: usize) -> bool {
     let node = &state.steps[index].node_id;
     let approval = state.approval.as_ref();
     approval.is_some_and(|it| it.node_id == *node && it.decision == Some(Decision::Approved))
 }
 
-/// True if people have approved or signed what the step requested. The step then only has to finish, and does
-/// not ask them again.
+/// True if the step's wait has ended well: people have approved or signed what it requested, the moment has come, or
+/// the event has arrived. The step then only has to finish, and does not wait again.
 pub(super) fn is_answered(state: &RunState, index: usize) -> bool {
-    is_approved(state, index) || is_signed(state, index)
+    let awaits = state.steps[index].awaits.as_ref();
+    awaits.is_some_and(|it| it.is_over) || is_approved(state, index) || is_signed(state, index)
 }
 
 /// The result of a step's successful wait, which its handler receives.
@@ -69,6 +81,15 @@ pub(super) fn resolution(state: &RunState, index: usize) -> Option<Resolution> {
     if is_signed(state, index) {
         let request = state.signature.clone()?;
         return Some(Resolution::Signed(Box::new(request)));
+    }
+    if let Some(awaited) = state.steps[index].awaits.as_ref().filter(|it| it.is_over) {
+        return match &awaited.what {
+            AwaitedThing::Timer => awaited.until.map(Resolution::Elapsed),
+            AwaitedThing::Event { name, .. } => Some(Resolution::Event {
+                name: name.clone(),
+                payload: Arc::clone(&awaited.payload),
+            }),
+        };
     }
     let approval = state.approval.as_ref();
     let approval = approval.filter(|_| is_approved(state, index))?;

@@ -21,7 +21,10 @@ use crate::{
     ports::{StoreErrorKind, TtlEntry, TtlKey},
     preflight::{self, PreflightRequest, PreflightSummary},
     programs,
-    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
+    query::{
+        AuditQuery, EventQuery, ExecutionCounts, ExecutionFilter, ExecutionQuery, ExecutionRecord,
+        LogQuery, Page,
+    },
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
@@ -122,7 +125,7 @@ impl Engine {
         Ok(record)
     }
 
-    /// A page of executions, newest first.
+    /// A page of executions, in the order of the query.
     ///
     /// # Errors
     ///
@@ -132,6 +135,20 @@ impl Engine {
         query: ExecutionQuery,
     ) -> Result<Page<ExecutionRecord>, EngineError> {
         Ok(self.inner.store.executions(query).await?)
+    }
+
+    /// Counts an organization's executions that a filter selects, by status and by what they wait for.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn execution_counts(
+        &self,
+        organization: OrganizationId,
+        filter: &ExecutionFilter,
+    ) -> Result<ExecutionCounts, EngineError> {
+        let counts = self.inner.store.execution_counts(organization, filter);
+        Ok(counts.await?)
     }
 
     /// An execution's steps, in the workflow's order.

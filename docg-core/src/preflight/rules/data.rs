@@ -8,11 +8,12 @@ use super::known::Known;
 use crate::{
     error::codes,
     i18n::Text,
-    preflight::{Domain, Issue},
+    preflight::{Domain, Issue, field_of_param, field_of_trigger},
+    repair::words,
     workflow::{
         Node, Workflow,
         validate::schema::{self as json_schema, Unchecked, Violation},
-        variables::{Found, Path, Source, references},
+        variables::{Found, Path, Root, Source, references},
     },
 };
 
@@ -22,7 +23,10 @@ const MAX_PER_NODE: usize = 50;
 /// Reports trigger data that violates the workflow's JSON Schema.
 pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
     match json_schema::broken_by(workflow, trigger) {
-        Ok(violations) => violations.into_iter().map(violated).collect(),
+        Ok(violations) => {
+            let violated = |it| violated(workflow, it);
+            violations.into_iter().map(violated).collect()
+        }
         // Warn that the data was not checked: without an issue the data would seem valid.
         Err(Unchecked::Unusable(detail)) => {
             let text = Text::key("issue-check-failed-schema");
@@ -34,24 +38,21 @@ pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
             let text = Text::key("issue-check-too-large");
             vec![
                 Issue::blocking(Domain::Data, "data.check_failed", text)
-                    .field("trigger")
+                    .field("/trigger_data")
                     .tech(detail),
             ]
         }
     }
 }
 
-fn violated(violation: Violation) -> Issue {
-    let mut field = "trigger".to_owned();
-    for name in &violation.path {
-        field.push('.');
-        field.push_str(name);
-    }
+fn violated(workflow: &Workflow, violation: Violation) -> Issue {
+    let field = field_of_trigger(&violation.place());
     let code = match violation.missing {
         true => codes::MISSING_REQUIRED_FIELD,
         false => codes::INVALID_FIELD_FORMAT,
     };
-    let human = violation.human.with("field", &field);
+    let name = words(&workflow.input_schema, &violation.path);
+    let human = violation.human.with("field", name);
     Issue::blocking(Domain::Data, code, human)
         .field(field)
         .tech(violation.tech)
@@ -91,10 +92,17 @@ pub(super) fn variables(
                 .with("path", &reference.path)
                 .with("field", name)
                 .with("label", &node.label);
+            // The value is missing where the variable reads it.
+            let field = match &reference.target {
+                Ok(target) if target.root == Root::Trigger && !target.segments.is_empty() => {
+                    field_of_trigger(&target.segments)
+                }
+                _ => field_of_param(&node.id, name),
+            };
             issues.push(
                 Issue::blocking(Domain::Data, codes::UNRESOLVED_VARIABLES, text)
                     .at(node.id.clone())
-                    .field(name)
+                    .field(field)
                     .tech(format!("{tech} (params/{name}{})", reference.pointer)),
             );
         }

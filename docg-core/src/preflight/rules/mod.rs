@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use self::known::{Known, Standing};
-use super::{Domain, Issue, PreflightRequest};
+use super::{Domain, Issue, PreflightRequest, field_of_param};
 use crate::{
     error::codes,
     i18n::Text,
@@ -224,7 +224,7 @@ impl Rule<'_> {
         let human = fault.human(&self.node.label, self.param.name);
         let issue = Issue::blocking(fault.domain, fault.code, human)
             .at(self.node.id.clone())
-            .field(fault.field(self.param.name));
+            .field(field_of_param(&self.node.id, self.param.name) + &fault.pointer());
         match &fault.tech {
             Some(tech) => issue.tech(tech),
             None => issue,

@@ -22,10 +22,19 @@ pub(crate) struct Violation {
     pub(crate) missing: bool,
     /// The names that lead to the field.
     pub(crate) path: Vec<String>,
+    /// The first field below it that may not be there, if that is what is wrong.
+    pub(crate) unknown: Option<String>,
     /// The text for people about the expected value, without the name of the field.
     pub(crate) human: Text,
     /// The text for technicians; shows no data.
     pub(crate) tech: String,
+}
+
+impl Violation {
+    /// The names that lead to the value that is wrong.
+    pub(crate) fn place(&self) -> Vec<String> {
+        self.path.iter().chain(&self.unknown).cloned().collect()
+    }
 }
 
 /// The largest schema, by [`size_of`], that is compiled on the caller's thread.
@@ -69,6 +78,10 @@ pub(crate) enum Unchecked {
     /// The schema cannot be used.
     Unusable(String),
     /// The check would cost more than allowed.
+    #[cfg_attr(
+        not(feature = "json-schema"),
+        expect(dead_code, reason = "only a JSON Schema is metered")
+    )]
     TooMuch(String),
 }
 

@@ -14,6 +14,7 @@ use crate::{
 /// A running execution with fixed ids, for the tests of several modules.
 pub(crate) fn execution() -> Execution {
     Execution {
+        title: None,
         id: ExecutionId(uuid::Uuid::from_u128(1)),
         workflow_id: WorkflowId(uuid::Uuid::from_u128(2)),
         workflow_version: 1,
@@ -75,6 +76,7 @@ pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
         data_in: None,
         data_out: None,
         output: output.map(Arc::new),
+        awaits: None,
         reused_from: None,
     }
 }

@@ -113,32 +113,32 @@ async fn preflight_says_what_is_wrong_with_who_is_asked() {
         (
             json!({"approvers": [ANN], "quorum": 0}),
             "data",
-            ("invalid_quorum", "quorum"),
+            ("invalid_quorum", "/nodes/ok/quorum"),
         ),
         (
             json!({"approvers": [ANN, BEN], "quorum": 3}),
             "data",
-            ("invalid_quorum", "quorum"),
+            ("invalid_quorum", "/nodes/ok/quorum"),
         ),
         (
             json!({"approvers": [ANN, "Ann Again <ANN@example.com>"]}),
             "delivery",
-            ("duplicate_approver", "approvers.1"),
+            ("duplicate_approver", "/nodes/ok/approvers/1"),
         ),
         (
             json!({"approvers": [ANN, "ben at example"]}),
             "delivery",
-            ("invalid_email_format", "approvers.1"),
+            ("invalid_email_format", "/nodes/ok/approvers/1"),
         ),
         (
             json!({"approvers": []}),
             "delivery",
-            ("missing_recipient", "approvers"),
+            ("missing_recipient", "/nodes/ok/approvers"),
         ),
         (
             json!({"approvers": "{{trigger.people}}", "quorum": 2}),
             "data",
-            ("invalid_quorum", "quorum"),
+            ("invalid_quorum", "/nodes/ok/quorum"),
         ),
     ] {
         let node = json!({"id": "ok", "type": "approval", "phase": "save", "params": params});

@@ -19,7 +19,7 @@ use std::{path::PathBuf, sync::Arc};
 use docg_core::{
     i18n::Text,
     signature::SignatureProvider,
-    workflow::{Handler, StepContext},
+    workflow::{Handler, StepContext, waits},
 };
 
 use crate::{
@@ -58,6 +58,8 @@ pub fn handlers(services: &Services) -> Vec<Handler> {
         send_email::handler(services.files.clone(), services.mailer.clone()),
         request_signatures::handler(services.providers.clone()),
         approval::handler(services.approvals.clone()),
+        waits::until(),
+        waits::event(),
         http_request::handler(services.allow_private_http),
     ];
     if let Some(folder) = &services.test_nodes {

@@ -65,6 +65,17 @@ async fn watch_finds_the_server_of_the_same_data_directory() {
     let preview = server.request(Method::GET, &path).send().await;
     let preview = preview.expect("it answers").bytes().await.expect("a file");
     assert!(preview.starts_with(b"%PDF-"));
+    let listed = server.get(&format!("/api/v1/executions/{id}/files")).await;
+    let file = &listed["files"][0];
+    assert_eq!(
+        (&file["node_id"], &file["href"]),
+        (&json!("render"), &json!(path))
+    );
+    assert_eq!(file["bytes"], preview.len());
+    assert!(
+        file["pages"].as_u64().is_some_and(|pages| pages > 0),
+        "{listed}"
+    );
     assert!(
         server
             .mails_to("purchasing@customer.example.com")
@@ -171,5 +182,44 @@ async fn all_that_a_run_tells_of_itself_agrees() {
     for log in server.all(&id, "logs").await {
         let text = log["message_human"].as_str().unwrap_or_default();
         assert!(!text.trim().is_empty() && !text.contains("{ $"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_contract_is_repaired_by_the_inputs_of_its_actions_alone() {
+    let server = Server::start(&[]);
+    for sample in ["contract.bad-email.json", "contract.missing-customer.json"] {
+        let id = server.start_contract(sample).await;
+        let path = format!("/api/v1/executions/{id}");
+        let mut execution = server.until(&id, &["needs_review"]).await;
+        assert!(
+            execution["reason"].is_string() && execution["error_code"].is_string(),
+            "{execution:#}"
+        );
+        // Nothing here knows the workflow: the inputs say what is needed, and the call where it goes.
+        for _ in 0..5 {
+            let action = execution["recommended_actions"][0].clone();
+            let mut body = action["call"]["body"].clone();
+            for input in action["inputs"].as_array().expect("a list") {
+                let pointer = input["pointer"].as_str().expect("a pointer");
+                let value = match (input["schema"]["type"].as_str(), &input["schema"]["format"]) {
+                    (Some("object"), _) => sample_data("contract.good.json")["customer"].clone(),
+                    (_, format) if format == "email" => json!("corrected@example.com"),
+                    _ => json!("Corrected"),
+                };
+                *body.pointer_mut(pointer).expect("a place in the body") = value;
+            }
+            let call = action["call"]["path"].as_str().expect("a path");
+            let (status, answer) = server.post(call, &body).await;
+            assert_eq!(status, StatusCode::OK, "{action:#}: {answer:#}");
+            execution = server
+                .until(&id, &["needs_review", "signing", "failed"])
+                .await;
+            if execution["status"] == "signing" {
+                break;
+            }
+        }
+        assert_eq!(server.get(&path).await["status"], "signing", "{sample}");
+        assert_eq!(execution["title"], "2026-0042: Customer Ltd");
     }
 }

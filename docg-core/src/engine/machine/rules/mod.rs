@@ -3,6 +3,7 @@
 
 pub(super) mod approval;
 pub(super) mod attempt;
+pub(super) mod awaited;
 pub(super) mod claim;
 mod earlier_data;
 pub(super) mod follow_up;

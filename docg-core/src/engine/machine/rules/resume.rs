@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::super::{
     commands::{Command, allows},
+    create,
     draft::Draft,
     end, phases, requests, status, steps, view,
 };
@@ -15,6 +16,7 @@ use crate::{
     i18n::Text,
     observe::{Actor, LogLevel, actions},
     ports::{ResumeSignal, Settlement},
+    repair::Changes,
     run::{InvalidTransition, Outcome, Status, StepState},
 };
 
@@ -39,7 +41,10 @@ pub(in super::super) fn apply(
     if is_open != request.settlement.is_some() {
         return Ok(false);
     }
-    let changed = change_inputs(draft, request);
+    // A patch was checked when it was sent, but the inputs may have changed since.
+    let Some(changed) = change_inputs(draft, request) else {
+        return Ok(false);
+    };
     status::end_wait(draft);
     let settlement = request.settlement.as_ref();
     let facts = json!({"changed": changed, "settlement": settlement.map(name_of)});
@@ -64,7 +69,7 @@ pub(in super::super) fn apply(
             let to = draft.execution().paused_from.unwrap_or(Status::Running);
             status::resume(draft, to, actor, facts)?;
             draft.edit().preflight_due |= changed;
-            requests::await_signatures(draft);
+            requests::await_again(draft);
             phases::work_again(draft);
         }
         // `ready`: the person confirms the delivery.
@@ -109,47 +114,20 @@ fn name_of(settlement: &Settlement) -> &'static str {
     }
 }
 
-/// Applies a person's changes; returns true if there were any.
-fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
-    let data = request
-        .trigger_data
-        .as_ref()
-        .filter(|data| !data.is_empty());
-    if data.is_none() && request.nodes.is_empty() {
-        return false;
-    }
-    let inputs = draft.edit_inputs();
-    if let Some(data) = data {
-        merge(Arc::make_mut(&mut inputs.trigger_data), data);
-    }
-    for (node, params) in &request.nodes {
-        let overrides = inputs
-            .node_overrides
-            .entry(node.clone())
-            .or_insert_with(|| Value::Object(Map::new()));
-        // A parameter is replaced as a whole; its old value is not merged.
-        if let (Value::Object(overrides), Value::Object(params)) = (overrides, params) {
-            overrides.extend(params.clone());
-        }
-    }
-    true
-}
-
-/// Merges objects at every depth and replaces anything else. Unlike in RFC 7396, `null` is a value, because
-/// trigger data may need one.
-fn merge(target: &mut Value, changes: &Map<String, Value>) {
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(target) = target else {
-        return;
+/// Applies a person's changes. Returns true if there were any, and `None` if they cannot be applied.
+fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> Option<bool> {
+    let changes = Changes {
+        trigger_data: request.trigger_data.as_ref(),
+        nodes: &request.nodes,
+        operations: &request.patch,
     };
-    for (key, change) in changes {
-        match (target.get_mut(key), change) {
-            (Some(old @ Value::Object(_)), Value::Object(change)) => merge(old, change),
-            _ => {
-                target.insert(key.clone(), change.clone());
-            }
-        }
+    if changes.is_empty() {
+        return Some(false);
     }
+    let state = draft.state();
+    let changed = changes.apply(&state.inputs, &state.workflow.nodes).ok()?;
+    let title = create::title(&state.workflow, &changed, draft.env.redaction);
+    *draft.edit_inputs() = changed;
+    draft.edit().title = title;
+    Some(true)
 }

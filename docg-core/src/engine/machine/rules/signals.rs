@@ -60,6 +60,7 @@ fn name_of(kind: &SignalKind) -> &'static str {
         SignalKind::Cancel { .. } => "cancel",
         SignalKind::ApprovalVote { .. } => "approval_vote",
         SignalKind::SignatureFacts { .. } => "signature_facts",
+        SignalKind::Event { .. } => "event",
         SignalKind::NoWorker { .. } => "no_worker",
     }
 }

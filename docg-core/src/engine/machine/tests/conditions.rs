@@ -116,7 +116,7 @@ fn signatures_that_are_asked_for_with_checks_due_are_awaited_first() {
 }
 
 #[test]
-fn a_parameter_that_is_changed_again_is_set_whole() {
+fn a_parameter_that_is_changed_again_is_merged_and_null_removes() {
     let mut world = World::new(Options::default());
     world.run_to("render");
     let mut change = |params: Value| {
@@ -127,6 +127,8 @@ fn a_parameter_that_is_changed_again_is_set_whole() {
         world.state.inputs.node_overrides["save"].clone()
     };
     change(json!({"in": {"a": 1}, "other": 1}));
-    let now = change(json!({"in": {"b": 2}}));
+    let now = change(json!({"in": {"a": null, "b": 2}}));
     assert_eq!(now, json!({"in": {"b": 2}, "other": 1}));
+    let now = change(json!({"in": null}));
+    assert_eq!(now, json!({"other": 1}));
 }

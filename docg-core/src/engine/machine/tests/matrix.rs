@@ -1,5 +1,7 @@
 //! Every input is applied in every status. After each input, [`World`] checks the transition table.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::world::{Options, World, blocking_issue, taken_over};
@@ -122,7 +124,16 @@ fn worlds() -> Vec<(&'static str, World)> {
         expires_at: None,
         on_expiry: OnExpiry::Fail,
     }))));
+    let later = approval.now.plus_millis(60_000);
     add("paused, approval", approval);
+    for (name, wait) in [
+        ("running, waiting for a moment", Wait::Until(later)),
+        ("running, waiting for an event", Wait::event("paid")),
+    ] {
+        let mut waiting = at("save");
+        waiting.finish_step(Ok(StepOutcome::Wait(wait)));
+        add(name, waiting);
+    }
     let mut completed = World::new(Options::default());
     completed.apply(Vec::new());
     completed.run_well();
@@ -173,6 +184,11 @@ fn inputs(world: &mut World) -> Vec<Vec<Input>> {
             email: "a@example.com".to_owned(),
             decision: Decision::Approved,
             comment: None,
+        },
+        SignalKind::Event {
+            name: "paid".to_owned(),
+            key: None,
+            payload: Arc::default(),
         },
     ];
     let mut inputs: Vec<Vec<Input>> = signals

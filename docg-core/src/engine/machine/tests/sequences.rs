@@ -29,6 +29,8 @@ enum Move {
     Cancel(Option<u8>),
     Facts(u8),
     Vote(bool),
+    /// The event that a step waits for, or may wait for later.
+    Event,
     TakenOver,
     /// The worker shuts down, and its handler stops.
     Stopped,
@@ -40,13 +42,14 @@ enum Move {
 
 fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        8 => (0u8..9).prop_map(Move::Work),
+        8 => (0u8..11).prop_map(Move::Work),
         1 => Just(Move::Pause),
         2 => (0u8..5).prop_map(Move::Resume),
         1 => (prop::bool::weighted(0.2), prop::option::of(0u8..9))
             .prop_filter_map("rarely", |(yes, how)| yes.then_some(Move::Cancel(how))),
         3 => (0u8..8).prop_map(Move::Facts),
         1 => any::<bool>().prop_map(Move::Vote),
+        1 => Just(Move::Event),
         1 => Just(Move::TakenOver),
         1 => Just(Move::Stopped),
         1 => (0f32..1.0).prop_map(Move::Progress),
@@ -140,6 +143,11 @@ fn play(world: &mut World, step: Move) {
             };
             world.send(kind);
         }
+        Move::Event => world.send(SignalKind::Event {
+            name: "paid".to_owned(),
+            key: None,
+            payload: std::sync::Arc::default(),
+        }),
         Move::Vote(yes) => {
             let Some(approval) = &world.state.approval else {
                 return;
@@ -255,6 +263,10 @@ fn answer(world: &World, how: u8) -> Option<Input> {
                     expires_at: Some(world.now.plus_millis(100_000)),
                     on_expiry: OnExpiry::Review,
                 }))),
+                6 => Ok(StepOutcome::Wait(Wait::Until(
+                    world.now.plus_millis(100_000),
+                ))),
+                7 => Ok(StepOutcome::Wait(Wait::event("paid"))),
                 _ => Ok(StepOutcome::Done(json!({"amount": 1}))),
             };
             Input::StepFinished {
@@ -300,9 +312,11 @@ proptest! {
         for step in steps {
             play(&mut world, step);
         }
-        // From here on every action succeeds, so the execution must end or wait for people.
+        // From here on every action succeeds, so the execution must end, or wait for people or for an event.
         world.run_well();
-        let rests = world.status().is_terminal() || world.waits_for_people();
+        let waiting = world.execution().waiting_for.as_ref();
+        let waits = waiting.is_some_and(|it| it.kind.is_no_work());
+        let rests = world.status().is_terminal() || waits;
         prop_assert!(rests, "{:#?}", world.execution());
         prop_assert!(world.status() != Status::Queued);
     }

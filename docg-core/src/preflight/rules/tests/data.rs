@@ -55,9 +55,9 @@ async fn unresolved_variables_are_named_by_node_and_parameter() {
     assert_eq!(
         case.found().await,
         [
-            "data unresolved_variables e fields",
-            "data unresolved_variables e fields",
-            "data unresolved_variables s to"
+            "data unresolved_variables e trigger.absent",
+            "data unresolved_variables e trigger.x.y",
+            "data unresolved_variables s trigger.to"
         ]
     );
     let issues = case.issues().await;
@@ -83,7 +83,10 @@ async fn changes_of_a_person_are_what_is_checked() {
         json!({"to": "{{trigger.to}}", "subject": "s"})
     )]);
     let mut case = Case::new(nodes, json!({}));
-    assert_eq!(case.found().await, ["data unresolved_variables s to"]);
+    assert_eq!(
+        case.found().await,
+        ["data unresolved_variables s trigger.to"]
+    );
     case.inputs.node_overrides =
         object(json!({"s": {"to": "a@example.com", "subject": "{{env.HOME}}"}}));
     assert_eq!(case.found().await, ["data unresolved_variables s subject"]);
@@ -171,9 +174,9 @@ async fn trigger_data_that_breaks_the_schema_is_named_by_path() {
     assert_eq!(
         found,
         [
-            "data invalid_field_format - trigger",
             "data invalid_field_format - trigger.customer.age",
             "data invalid_field_format - trigger.items.1.price",
+            "data invalid_field_format - trigger.more",
             "data missing_required_field - trigger.customer.email",
             "data missing_required_field - trigger.language",
         ]

@@ -190,6 +190,7 @@ impl Case {
             inputs: Inputs {
                 trigger_data: Arc::new(trigger),
                 node_overrides: Map::new(),
+                ..Inputs::default()
             },
             probe: Arc::default(),
             limits: PreflightLimits {
@@ -243,11 +244,28 @@ impl Case {
                 "{} {}{mark} {node} {}",
                 issue.domain.as_str(),
                 issue.code,
-                issue.field.as_deref().unwrap_or("-")
+                issue
+                    .field
+                    .as_ref()
+                    .map_or("-".to_owned(), |_| short(issue))
             )
         };
         issues.iter().map(line).collect()
     }
+}
+
+/// An issue's field as short as these tests write it: `trigger.a.b`, or `param.a` of the issue's node.
+fn short(issue: &Issue) -> String {
+    let field = issue.field.as_deref().unwrap_or_default();
+    let of_node = issue.node_id.as_ref().map(|node| format!("/nodes/{node}/"));
+    let of_node = of_node.and_then(|prefix| field.strip_prefix(&*prefix));
+    let whole = field
+        .strip_prefix("/trigger_data")
+        .map(|rest| format!("trigger{rest}"));
+    let short = of_node.map(str::to_owned).or(whole);
+    let short =
+        short.unwrap_or_else(|| panic!("{field} is of neither a node nor the trigger data"));
+    short.replace('/', ".")
 }
 
 /// Asserts that a person can read the message: it has words in both languages, and no placeholder is left.

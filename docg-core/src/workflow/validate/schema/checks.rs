@@ -141,6 +141,7 @@ impl Checked {
         listed.flatten().unwrap_or_else(|| {
             vec![Violation {
                 missing: false,
+                unknown: None,
                 path: Vec::new(),
                 human: Text::key("issue-invalid-field-format"),
                 tech: "the data break the input schema in too many ways to list".to_owned(),
@@ -187,6 +188,10 @@ fn violation(error: &ValidationError<'_>) -> Violation {
         }
         _ => false,
     };
+    let unknown = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => unexpected.first().cloned(),
+        _ => None,
+    };
     // Name the place in the schema, but show no data: it may be confidential.
     let tech = cut(&format!(
         "{} (schema: {})",
@@ -195,6 +200,7 @@ fn violation(error: &ValidationError<'_>) -> Violation {
     ));
     Violation {
         missing,
+        unknown,
         path,
         human: expected(error.kind()),
         tech,

@@ -141,6 +141,25 @@ impl Browser {
         ran.expect("the script comes to its end")
     }
 
+    /// Makes the page as large as a device's screen, in a colour scheme: `light` or `dark`.
+    pub(super) async fn emulate(&self, width: u32, height: u32, scheme: &str) {
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        for command in [
+            DevTools("Emulation.setDeviceMetricsOverride", metrics),
+            DevTools("Emulation.setEmulatedMedia", media),
+        ] {
+            self.page.issue_cmd(command).await.expect("is emulated");
+        }
+    }
+
+    /// A picture of the page, as PNG.
+    pub(super) async fn picture(&self) -> Vec<u8> {
+        self.page.screenshot().await.expect("a picture")
+    }
+
     /// The browser's warnings since the last call: violated policies, failing scripts, and missing resources.
     /// A missing favicon is ignored, because the browser requests it without being told to.
     pub(super) async fn complaints(&self) -> Vec<String> {
@@ -151,6 +170,22 @@ impl Browser {
             .map(ToString::to_string)
             .filter(|entry| !entry.contains("/favicon.ico "))
             .collect()
+    }
+}
+
+/// Chromium's extension of WebDriver that passes a command of the DevTools protocol.
+#[derive(Debug)]
+struct DevTools(&'static str, Value);
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
+        let session = session.unwrap_or_default();
+        base.join(&format!("session/{session}/goog/cdp/execute"))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (http::Method, Option<String>) {
+        let command = json!({"cmd": self.0, "params": self.1});
+        (http::Method::POST, Some(command.to_string()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! follows an execution.
 
 mod approving;
+mod console;
 mod driver;
 mod events;
 mod origin;
