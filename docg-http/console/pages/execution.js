@@ -45,9 +45,12 @@ function Controls({ it, path, done }) {
 function Actions({ it, done }) {
   if (it.recommended_actions.length === 0) return null;
   return html`<section><h2>${t("whatNow")}</h2>${together(it.recommended_actions).map((action, at) => html`<div class="card" key=${at}>
-    ${action.of.map((one, index) => html`<div key=${index}><h3>${one.label}</h3><p>${one.description}</p></div>`)}
+    ${distinct(action.of).map((one, index) => html`<div key=${index}><h3>${one.label}</h3><p>${one.description}</p></div>`)}
     ${action.call && html`<${Repair} key=${it.version} action=${action} done=${done} />`}</div>`)}</section>`;
 }
+
+const distinct = (actions) =>
+  actions.filter((one, at) => actions.findIndex((other) => other.action === one.action) === at);
 
 // Repairs that are patches of the same execution become one form and one call: each alone would leave the others' faults,
 // and the execution would wait again.
