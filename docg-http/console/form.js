@@ -8,19 +8,35 @@ const kindOf = (schema) => {
   return kind ?? (schema?.properties ? "object" : "any");
 };
 
-export function blank(schema) {
+export function blank(given, root = given, depth = 0) {
+  const schema = depth > DEEPEST ? {} : resolved(given, root);
   if (schema?.default !== undefined) return schema.default;
   switch (kindOf(schema)) {
     case "object": {
-      const needed = (schema.required ?? []).map((key) => [key, blank(schema.properties?.[key])]);
+      const needed = (schema.required ?? []).map((key) => [key, blank(schema.properties?.[key], root, depth + 1)]);
       return Object.fromEntries(needed.filter(([, value]) => value !== undefined));
     }
-    case "array": return Array.from({ length: schema.minItems ?? 0 }, () => blank(schema.items));
+    case "array": return Array.from({ length: schema.minItems ?? 0 }, () => blank(schema.items, root, depth + 1));
     default: return undefined;
   }
 }
 
-export function Field({ schema = {}, name, value, change, id, needed }) {
+// Follows a reference within the schema, which may lead to another one.
+function resolved(schema, root) {
+  let at = schema ?? {};
+  for (let hops = 0; at.$ref?.startsWith("#/") && hops < 8; hops += 1) {
+    const { $ref, ...own } = at;
+    const parts = $ref.slice(2).split("/").map((it) => it.replaceAll("~1", "/").replaceAll("~0", "~"));
+    at = { ...parts.reduce((inner, part) => inner?.[part], root), ...own };
+  }
+  return at;
+}
+
+// The levels of a schema that get fields of their own. A schema that contains itself has no end.
+const DEEPEST = 6;
+
+export function Field({ schema: given, root = given, name, value, change, id, needed, depth = 0 }) {
+  const schema = depth > DEEPEST ? {} : resolved(given, root);
   const kind = kindOf(schema);
   if (kind === "object" && schema.properties) {
     const set = (key) => (inner) => {
@@ -29,8 +45,8 @@ export function Field({ schema = {}, name, value, change, id, needed }) {
       change(next);
     };
     return html`<fieldset>${name && html`<legend>${name}</legend>`}
-      ${Object.entries(schema.properties).map(([key, inner]) => html`<${Field} key=${key} schema=${inner}
-        name=${nameOf(inner, key)} value=${value?.[key]} change=${set(key)} id="${id}-${key}"
+      ${Object.entries(schema.properties).map(([key, inner]) => html`<${Field} key=${key} schema=${inner} root=${root}
+        depth=${depth + 1} name=${nameOf(resolved(inner, root), key)} value=${value?.[key]} change=${set(key)} id="${id}-${key}"
         needed=${schema.required?.includes(key)} />`)}</fieldset>`;
   }
   if (kind === "array" && schema.items) {
@@ -38,10 +54,10 @@ export function Field({ schema = {}, name, value, change, id, needed }) {
     const set = (at) => (inner) => change(items.map((old, index) => (index === at ? inner : old)));
     return html`<fieldset><legend>${name}</legend>
       ${items.map((item, at) => html`<div class="item" key=${at}>
-        <${Field} schema=${schema.items} name="${name} ${at + 1}" value=${item} change=${set(at)} id="${id}-${at}" />
+        <${Field} schema=${schema.items} root=${root} depth=${depth + 1} name="${name} ${at + 1}" value=${item} change=${set(at)} id="${id}-${at}" />
         <button type="button" class="plain" onClick=${() => change(items.filter((_, index) => index !== at))}>
           ${t("remove")}</button></div>`)}
-      <button type="button" class="plain" onClick=${() => change([...items, blank(schema.items) ?? null])}>
+      <button type="button" class="plain" onClick=${() => change([...items, blank(schema.items, root) ?? null])}>
         ${t("add")}</button></fieldset>`;
   }
   const text = value === undefined || value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
@@ -70,7 +86,7 @@ export function Field({ schema = {}, name, value, change, id, needed }) {
   }
   const type = { date: "date", email: "email" }[schema.format] ?? "text";
   const set = (e) => change(e.target.value === "" ? undefined : e.target.value);
-  return (schema.maxLength ?? 0) > 200
+  return (schema.maxLength ?? 0) > 500
     ? html`<div class="field">${label}<textarea id=${id} rows="4" value=${text} onInput=${set}></textarea></div>`
     : html`<div class="field">${label}<input id=${id} type=${type} value=${text} onInput=${set} /></div>`;
 }

@@ -1,4 +1,4 @@
-import { blob, call, follow, get } from "../api.js";
+import { blob, follow, get } from "../api.js";
 import { Field, put } from "../form.js";
 import { html, useEffect, useState } from "../html.js";
 import { CallButton, Copy, Failure, Json, Loaded, Status, useData, useThrottled } from "../parts.js";
@@ -44,11 +44,38 @@ function Controls({ it, path, done }) {
 
 function Actions({ it, done }) {
   if (it.recommended_actions.length === 0) return null;
-  return html`<section><h2>${t("whatNow")}</h2>${it.recommended_actions.map((action, at) => html`<div class="card" key=${at}>
-    <h3>${action.label}</h3><p>${action.description}</p>
-    ${action.call ? html`<${Repair} action=${action} done=${done} />`
-      : it.status === "needs_review" && at === 0 && html`<${Change} path="/api/v1/executions/${it.id}/resume" done=${done} />`}
-    </div>`)}</section>`;
+  return html`<section><h2>${t("whatNow")}</h2>${together(it.recommended_actions).map((action, at) => html`<div class="card" key=${at}>
+    ${distinct(action.of).map((one, index) => html`<div key=${index}><h3>${one.label}</h3><p>${one.description}</p></div>`)}
+    ${action.call && html`<${Repair} key=${it.version} action=${action} done=${done} />`}</div>`)}</section>`;
+}
+
+const distinct = (actions) =>
+  actions.filter((one, at) => actions.findIndex((other) => other.action === one.action) === at);
+
+// Repairs that are patches of the same execution become one form and one call: each alone would leave the others' faults,
+// and the execution would wait again.
+function together(actions) {
+  const all = [];
+  const patches = actions.filter((action) => action.call?.body?.patch && action.inputs?.length);
+  for (const action of actions) {
+    if (!patches.includes(action)) {
+      all.push({ ...action, of: [action] });
+    } else if (action === patches[0]) {
+      const { call: first } = action;
+      const patch = [];
+      const inputs = [];
+      for (const one of patches) {
+        for (const input of one.inputs) {
+          const moved = input.pointer.replace(/^\/patch\/(\d+)/, (_, at) => `/patch/${Number(at) + patch.length}`);
+          inputs.push({ ...input, pointer: moved });
+        }
+        patch.push(...one.call.body.patch);
+      }
+      const loses = [...new Set(patches.flatMap((one) => one.loses ?? []))];
+      all.push({ ...action, of: patches, inputs, loses, call: { ...first, body: { ...first.body, patch } } });
+    }
+  }
+  return all;
 }
 
 // The form of an action: its inputs, with the value as it is now beside each. Sending the filled call does the repair.
@@ -59,33 +86,19 @@ function Repair({ action, done }) {
   return html`<form onSubmit=${(e) => e.preventDefault()}>
     ${(action.inputs ?? []).map((input) => html`<${Input} key=${input.pointer} input=${input}
       change=${(value) => fill((old) => put(old, input.pointer, value))} />`)}
-    <${CallButton} kind="main" label=${action.label} method=${action.call.method} path=${action.call.path} body=${sent}
+    <${CallButton} kind="main" label=${action.of.length > 1 ? t("send") : action.label} method=${action.call.method} path=${action.call.path} body=${sent}
       ask=${loses.length ? t("loses", { what: loses.join(", ") }) : null} done=${done} curl /></form>`;
 }
 
 function Input({ input, change }) {
   const [value, set] = useState(input.value ?? undefined);
+  // A text stays a text where the schema names no type; else a corrected "12" would be sent as a number.
+  const isText = input.schema.type === undefined && typeof input.value === "string";
+  const schema = isText ? { ...input.schema, type: "string" } : input.schema;
   const old = input.value === null ? "–" : typeof input.value === "string" ? input.value : JSON.stringify(input.value);
-  return html`<div><${Field} schema=${input.schema} name=${input.label} value=${value} id=${`input${input.pointer}`}
+  return html`<div><${Field} schema=${schema} name=${input.label} value=${value} id=${`input${input.pointer}`}
       change=${(next) => { set(next); change(next ?? null); }} />
     <p class="hint">${t("oldValue")}: <code>${old}</code></p></div>`;
-}
-
-// A correction for servers whose actions carry no call.
-function Change({ path, done }) {
-  const [text, set] = useState("{}");
-  const [error, fail] = useState(null);
-  const submit = async (event) => {
-    event.preventDefault();
-    let changes;
-    try { changes = JSON.parse(text); } catch { return fail(new Error(t("badJson"))); }
-    try { done(await call("POST", path, { changes })); } catch (failed) { fail(failed); }
-    return undefined;
-  };
-  return html`<form onSubmit=${submit}><div class="field"><label for="changes">${t("change")}
-      <span class="hint">${t("changeHint")}</span></label>
-    <textarea id="changes" rows="5" value=${text} onInput=${(e) => set(e.target.value)}></textarea></div>
-    ${error && html`<${Failure} error=${error} />`}<button class="main">${t("send")}</button></form>`;
 }
 
 // One bar for each step, on the time from the start to now. Waiting is hatched.
@@ -161,6 +174,6 @@ function Audit({ path, version }) {
     ${verdict && html`<p class="notice ${verdict.valid ? "good" : "bad"}" role="status">${verdict.valid
       ? t("valid", { n: verdict.count }) : t("invalid", { n: verdict.first_invalid_seq })}</p>`}
     <${Loaded} state=${audit}>${(data) => html`<table class="list"><thead><tr><th>${t("time")}</th><th>${t("action")}</th>
-      <th>${t("actor")}</th></tr></thead><tbody>${(data.events ?? data.audit_events ?? data.rows ?? []).map((row) => html`<tr key=${row.id}>
+      <th>${t("actor")}</th></tr></thead><tbody>${data.events.map((row) => html`<tr key=${row.id}>
       <td title=${row.timestamp}>${exactly(row.timestamp)}</td><td>${row.action}</td><td>${row.actor?.actor_id ?? row.actor_id ?? ""}</td></tr>`)}</tbody></table>`}<//>`;
 }

@@ -7,6 +7,7 @@ mod api;
 mod config;
 mod documents;
 mod http;
+mod lenient;
 mod moment;
 mod request;
 

@@ -5,11 +5,13 @@ use docg_core::{
     signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
     time::Timestamp,
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::Value;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::moment;
+use crate::{
+    lenient::{lenient, readable},
+    moment,
+};
 
 /// An event of an envelope. Its time is in `occurred_at` in webhooks, and in `created` in the API's lists.
 #[derive(Debug, Deserialize)]
@@ -75,25 +77,6 @@ struct WebhookDocument {
     /// The envelope's whole history, so that one webhook replaces earlier webhooks that were lost.
     #[serde(default, deserialize_with = "readable")]
     events: Vec<Event>,
-}
-
-/// Treats an unreadable value as a missing one, because events of unknown kinds can have any shape.
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).unwrap_or_default())
-}
-
-/// Reads the readable elements of a list, and an empty list from any other value.
-fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    let Value::Array(values) = Value::deserialize(deserializer)? else {
-        return Ok(Vec::new());
-    };
-    let read = values.into_iter().map(serde_json::from_value);
-    Ok(read.filter_map(Result::ok).collect())
 }
 
 impl Event {

@@ -9,20 +9,24 @@ use docg_core::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::moment;
+use crate::{
+    lenient::{each, lenient},
+    moment,
+};
 
 /// A document's state. Most webhooks contain the whole state, beside the event.
 #[derive(Debug, Deserialize)]
 pub(super) struct DocumentState {
     pub(super) token: String,
+    #[serde(default, deserialize_with = "lenient")]
     pub(super) status: Status,
     #[serde(default)]
     pub(super) external_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub(super) signed_file: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     deleted: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     rejected_reason: Option<String>,
     #[serde(default, deserialize_with = "moment::lenient")]
     created_at: Option<Timestamp>,
@@ -30,16 +34,17 @@ pub(super) struct DocumentState {
     last_update_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "moment::lenient")]
     deleted_at: Option<Timestamp>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each")]
     signers: Vec<SignerState>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct SignerState {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     email: String,
+    #[serde(default, deserialize_with = "lenient")]
     status: Status,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     times_viewed: u64,
     #[serde(default, deserialize_with = "moment::lenient")]
     last_view_at: Option<Timestamp>,
@@ -48,7 +53,7 @@ struct SignerState {
 }
 
 /// The status of a document or a signer, with all names that ZapSign's answers have shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
     #[serde(alias = "new", alias = "em-curso")]
@@ -61,6 +66,7 @@ pub(super) enum Status {
     Refused,
     #[serde(alias = "expirado")]
     Expired,
+    #[default]
     #[serde(other)]
     Unknown,
 }
@@ -144,13 +150,17 @@ struct Event {
     token: Option<String>,
     #[serde(default, deserialize_with = "moment::lenient")]
     last_update_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "lenient")]
     email: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     signer: Option<Person>,
+    #[serde(default, deserialize_with = "lenient")]
     signer_who_signed: Option<Person>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Person {
+    #[serde(default, deserialize_with = "lenient")]
     email: Option<String>,
 }
 

@@ -112,6 +112,36 @@ fn a_signature_without_a_moment_gets_the_time_of_its_report() {
 }
 
 #[test]
+fn an_unreadable_field_of_another_signer_does_not_cost_the_event() {
+    let whole: Value = serde_json::from_slice(fixture!("doc_signed")).expect("JSON");
+    let signers = whole["signers"].as_array().expect("signers");
+    let other = signers
+        .iter()
+        .position(|it| it["email"] == "second@example.com");
+    let other = other.expect("a second signer");
+    let expected = kinds(&read(fixture!("doc_signed"))).len();
+    let fields = [
+        "email",
+        "status",
+        "times_viewed",
+        "last_view_at",
+        "signed_at",
+    ];
+    for broken in [json!(null), json!(-1), json!([]), json!({})] {
+        for field in fields {
+            let mut body = whole.clone();
+            body["signers"][other][field] = broken.clone();
+            let update = read(body.to_string().as_bytes());
+            assert_eq!(update.facts.len(), expected, "{field}: {broken}");
+        }
+        let mut body = whole.clone();
+        body["signers"][other] = broken.clone();
+        let update = read(body.to_string().as_bytes());
+        assert_eq!(update.facts.len(), expected, "signer: {broken}");
+    }
+}
+
+#[test]
 fn a_refusal_belongs_to_the_only_signer_left_or_to_nobody() {
     let update = read(fixture!("doc_refused"));
     let refusal = update.facts.last().expect("a fact");
