@@ -207,7 +207,7 @@ async fn data_that_does_not_fill_the_template_is_found_before_anything_runs() {
         .filter(|issue| issue.code == "template_invalid_tags")
         .filter_map(|issue| issue.field.as_deref())
         .collect();
-    assert_eq!(fields, ["data.customer.name"]);
+    assert_eq!(fields, ["/nodes/render/data/customer/name"]);
     assert!(
         ran.actions.contains(&"fix_template_tags".to_owned()),
         "{:?}",
