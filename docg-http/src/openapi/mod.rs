@@ -38,7 +38,7 @@ use crate::{extract::NoQuery, problem::Problem, router::documented};
         (name = "streams", description = "Events as they happen (server-sent events)."),
         (name = "server", description = "The server itself."),
     ),
-    components(schemas(names::Call, wire::FieldError)),
+    components(schemas(names::Call, names::ExecutionOrder, names::View, wire::FieldError)),
 )]
 pub(crate) struct Api;
 

@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use crate::support::{Call, World};
 
 #[tokio::test]
@@ -15,4 +17,23 @@ fn the_document_is_the_one_that_was_reviewed() {
     let document: serde_json::Value =
         serde_json::from_str(docg_http::openapi()).expect("a document");
     insta::assert_json_snapshot!("openapi", document);
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn check(value: &Value, root: &Value) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(place)) = fields.get("$ref") {
+                    let place = place.strip_prefix('#').expect("a place in the document");
+                    assert!(root.pointer(place).is_some(), "{place}");
+                }
+                fields.values().for_each(|inner| check(inner, root));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| check(inner, root)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(docg_http::openapi()).expect("JSON");
+    check(&document, &document);
 }
