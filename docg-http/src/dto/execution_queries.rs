@@ -14,11 +14,11 @@ macro_rules! filters {
         #[into_params(parameter_in = Query)]
         pub(crate) struct $name {
             /// Only executions in one of these statuses, separated by commas.
-            #[param(value_type = Option<Vec<names::Status>>, style = Form, explode = false)]
+            #[param(value_type = Option<Vec<names::Status>>, min_items = 1, style = Form, explode = false)]
             #[serde(default)]
             pub(crate) status: Option<String>,
             /// Only executions that wait for one of these, separated by commas.
-            #[param(value_type = Option<Vec<names::WaitKind>>, style = Form, explode = false)]
+            #[param(value_type = Option<Vec<names::WaitKind>>, min_items = 1, style = Form, explode = false)]
             #[serde(default)]
             pub(crate) waiting_for: Option<String>,
             /// Only executions created at this moment or later.

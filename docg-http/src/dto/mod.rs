@@ -25,7 +25,9 @@ pub(crate) use requests::{
     PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody,
     StreamPosition, StreamQuery,
 };
-pub(crate) use waits::{OpenApprovals, OpenSignatures, WaitsQuery, open_approval, open_signature};
+pub(crate) use waits::{
+    ApprovalsQuery, OpenApprovals, OpenSignatures, SignaturesQuery, open_approval, open_signature,
+};
 pub(crate) use workflow::Workflows;
 
 use serde::Serialize;

@@ -42,7 +42,6 @@ pub(crate) struct CreateExecution {
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventBody {
     /// The key that tells this event from others with the name. A step that waits for a key takes only that one.
-    #[schema(min_length = 1, max_length = 200)]
     #[serde(default)]
     pub(crate) key: Option<String>,
     /// The event's content: at most 64 KiB of JSON.
@@ -55,7 +54,7 @@ pub(crate) struct EventBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyedEventBody {
     /// The key that the executions wait for.
-    #[schema(required, min_length = 1, max_length = 200, value_type = String)]
+    #[schema(required, value_type = String)]
     #[serde(default)]
     pub(crate) key: Option<String>,
     /// The event's content: at most 64 KiB of JSON.

@@ -14,21 +14,46 @@ use uuid::Uuid;
 
 use crate::openapi::names;
 
-/// The query of a list of what people are waited for.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct WaitsQuery {
-    /// The only status that the list has: `open` for signatures, `pending` for approvals.
-    #[serde(default)]
-    pub(crate) status: Option<String>,
-    /// The `next_cursor` of the previous page. It is valid only for the same list.
-    #[serde(default)]
-    pub(crate) cursor: Option<String>,
-    /// The number of rows on a page.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
-    #[serde(default)]
-    pub(crate) limit: Option<String>,
+/// Declares the query of a list of open waits, with the only status that the list has.
+macro_rules! waits_query {
+    ($(#[$doc:meta])* $name:ident, $status:ty) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize, IntoParams)]
+        #[serde(deny_unknown_fields)]
+        #[into_params(parameter_in = Query)]
+        pub(crate) struct $name {
+            /// The only status that the list has.
+            #[param(value_type = Option<$status>, inline)]
+            #[serde(default)]
+            pub(crate) status: Option<String>,
+            /// The `next_cursor` of the previous page. It is valid only for the same list.
+            #[serde(default)]
+            pub(crate) cursor: Option<String>,
+            /// The number of rows on a page.
+            #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
+            #[serde(default)]
+            pub(crate) limit: Option<String>,
+        }
+    };
+}
+
+waits_query! {
+    /// The query of the list of open signature requests.
+    SignaturesQuery, names::OpenSignature
+}
+waits_query! {
+    /// The query of the list of pending approvals.
+    ApprovalsQuery, names::PendingApproval
+}
+
+impl From<ApprovalsQuery> for SignaturesQuery {
+    fn from(query: ApprovalsQuery) -> Self {
+        Self {
+            status: query.status,
+            cursor: query.cursor,
+            limit: query.limit,
+        }
+    }
 }
 
 /// Signature requests, newest execution first.

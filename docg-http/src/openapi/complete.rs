@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use docg_core::limits::{NODE_ID, TEXTS};
+use docg_core::limits::{EVENT_KEY, EVENT_NAME, NODE_ID, TEXTS};
 
 use crate::problem::codes;
 
@@ -123,6 +123,7 @@ pub(super) fn completed(mut document: Value) -> Value {
     document["servers"] = json!([{"url": "/", "description": "The server of this document."}]);
     add_summary(&mut document["components"]["schemas"]);
     add_event_names(&mut document["components"]["schemas"]);
+    add_conditions(&mut document["components"]["schemas"]["BulkBody"]);
     each(&mut document["components"]["schemas"], |_, schema| {
         nothing_left_out(schema);
         bound_texts(schema);
@@ -167,6 +168,16 @@ fn add_event_names(schemas: &mut Value) {
     });
 }
 
+/// Adds the conditions of a call on many executions: it names or filters them, and only some calls take a reason.
+fn add_conditions(body: &mut Value) {
+    body["anyOf"] = json!([
+        {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
+        {"required": ["filter"], "properties": {"filter": {"type": "object"}}},
+    ]);
+    body["if"] = json!({"properties": {"action": {"enum": ["resume", "retry"]}}});
+    body["then"] = json!({"properties": {"reason": {"type": "null"}}});
+}
+
 /// Marks the properties of answers as required, because answers hold null for absent values. Exception:
 /// properties whose default is false are left out while they are false. Schemas of requests, which refuse
 /// unknown properties, stay as they are: they name their required properties themselves.
@@ -200,11 +211,12 @@ fn bound_text(name: &str, schema: &mut Value) {
         || schema["type"]
             .as_array()
             .is_some_and(|types| types.contains(&json!("string")));
-    // A request names a step by its node's id.
-    let name = if name == "step_id" {
-        NODE_ID.name
-    } else {
-        name
+    let name = match name {
+        // A request names a step by its node's id.
+        "step_id" => NODE_ID.name,
+        // Only events have a key.
+        "key" => EVENT_KEY.name,
+        name => name,
     };
     let limit = TEXTS.iter().find(|limit| limit.name == name);
     if let Some(limit) = limit.filter(|_| is_text) {
@@ -245,7 +257,10 @@ fn complete(path: &str, operation: &mut Value) {
     if let Value::Array(read) = &mut read {
         for parameter in read.iter_mut() {
             if let Some(name) = parameter["name"].as_str().map(str::to_owned) {
-                bound_text(&name, &mut parameter["schema"]);
+                // Only events are addressed by their name.
+                let is_event = name == "name" && parameter["in"] == "path";
+                let name = if is_event { EVENT_NAME.name } else { &name };
+                bound_text(name, &mut parameter["schema"]);
             }
             // A parameter cannot be null.
             if let Some(kind) = parameter.pointer_mut("/schema/type")

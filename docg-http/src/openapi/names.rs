@@ -60,6 +60,8 @@ names! {
     "What a call may lose." Loss = [engine::SIGNATURES_LOST];
     "The order of a list of executions." ExecutionOrder = crate::dto::SORTS;
     "How much a list shows of each execution." View = crate::dto::VIEWS;
+    "The status of a signature request that is open." OpenSignature = ["open"];
+    "The status of an approval that is pending." PendingApproval = ["pending"];
     "A call on an execution." Call = engine::Command::ALL.map(engine::Command::as_str);
 }
 

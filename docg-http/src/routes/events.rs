@@ -32,7 +32,7 @@ use crate::{
     tag = "control",
     params(
         ("id" = Uuid, Path),
-        ("name" = String, Path, description = "The event's name.", max_length = 200),
+        ("name" = String, Path, description = "The event's name."),
         Keyed,
         Conditional,
     ),
@@ -83,7 +83,7 @@ pub(crate) async fn send(
     operation_id = "sendEventByKey",
     tag = "control",
     params(
-        ("name" = String, Path, description = "The event's name.", max_length = 200),
+        ("name" = String, Path, description = "The event's name."),
         Keyed,
     ),
     request_body = KeyedEventBody,

@@ -15,7 +15,10 @@ use crate::{
     auth::Scope,
     caller::Caller,
     cursor::{Cursors, limit},
-    dto::{self, OpenApprovals, OpenSignatures, WaitsQuery, open_approval, open_signature},
+    dto::{
+        self, ApprovalsQuery, OpenApprovals, OpenSignatures, SignaturesQuery, open_approval,
+        open_signature,
+    },
     extract::Query,
     idempotency::answer,
     problem::Problem,
@@ -33,14 +36,14 @@ const AT_ONCE: usize = 8;
     path = "/api/v1/signatures",
     operation_id = "listSignatures",
     tag = "signatures",
-    params(WaitsQuery),
+    params(SignaturesQuery),
     responses((status = 200, description = "A page of signature requests.", body = OpenSignatures)),
     security(("bearer" = ["executions:read"])),
 )]
 pub(crate) async fn signatures(
     State(state): State<AppState>,
     caller: Caller,
-    Query(query): Query<WaitsQuery>,
+    Query(query): Query<SignaturesQuery>,
 ) -> Result<Response, Problem> {
     let (page, next_cursor) = page(&state, &caller, &query, WaitKind::Signature, "open").await?;
     let requests = stream::iter(page.items).map(|record| {
@@ -73,15 +76,16 @@ pub(crate) async fn signatures(
     path = "/api/v1/approvals",
     operation_id = "listApprovals",
     tag = "approvals",
-    params(WaitsQuery),
+    params(ApprovalsQuery),
     responses((status = 200, description = "A page of approvals.", body = OpenApprovals)),
     security(("bearer" = ["executions:read"])),
 )]
 pub(crate) async fn approvals(
     State(state): State<AppState>,
     caller: Caller,
-    Query(query): Query<WaitsQuery>,
+    Query(query): Query<ApprovalsQuery>,
 ) -> Result<Response, Problem> {
+    let query = query.into();
     let (page, next_cursor) = page(&state, &caller, &query, WaitKind::Approval, "pending").await?;
     let approvals = page.items.iter().filter_map(|record| {
         let id = detail_id(record, "approval_id")?;
@@ -104,7 +108,7 @@ fn detail_id(record: &ExecutionRecord, name: &str) -> Option<Uuid> {
 async fn page(
     state: &AppState,
     caller: &Caller,
-    query: &WaitsQuery,
+    query: &SignaturesQuery,
     kind: WaitKind,
     status: &str,
 ) -> Result<(Page<ExecutionRecord>, Option<String>), Problem> {
