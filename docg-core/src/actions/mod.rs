@@ -40,7 +40,7 @@ pub struct RecommendedAction {
     pub call: Option<ActionCall>,
     /// The values that a person has to give, as parts of the call's body.
     pub inputs: Vec<ActionInput>,
-    /// What is lost by the call, by name. The call must acknowledge it.
+    /// The losses that the call causes, by name. The call must acknowledge them.
     pub loses: Vec<&'static str>,
 }
 

@@ -35,7 +35,7 @@ pub struct RunState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewExecution {
-    /// The execution's first run state.
+    /// The execution's first run state. Its inputs have no kept events.
     pub state: RunState,
     /// The first events.
     pub events: Vec<Arc<Event>>,

@@ -25,7 +25,7 @@ pub struct ActionInput {
     pub schema: Value,
 }
 
-/// What is known of an execution whose inputs are asked for.
+/// The parts of an execution from which its inputs are derived.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     pub(crate) workflow: &'a Workflow,

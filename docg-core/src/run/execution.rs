@@ -26,7 +26,7 @@ pub struct Execution {
     pub workflow_version: u32,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// What people call the execution, from the workflow's `settings.title`; `None` if it has none.
+    /// The execution's title for people, made from the workflow's `settings.title`; `None` if that is not set.
     #[serde(default)]
     pub title: Option<Arc<str>>,
     /// The current status.

@@ -57,7 +57,7 @@ pub struct Workflow {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// What people call an execution: a text with `{{trigger.…}}`. `None` gives executions no title.
+    /// The title of executions for people: a text with `{{trigger.…}}`. `None` gives executions no title.
     pub title: Option<String>,
     /// True if the execution waits in `ready` until a person confirms that delivery may begin.
     pub confirm_before_delivery: bool,

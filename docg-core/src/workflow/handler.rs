@@ -197,7 +197,7 @@ pub enum StepOutcome {
     Wait(Wait),
 }
 
-/// What a step waits for.
+/// A step's wait: for people, for a moment, or for an event.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Wait {

@@ -134,6 +134,10 @@ async fn an_event_that_comes_before_the_wait_is_kept() {
     assert_eq!(output(&world, id).await, json!({"in": {"amount": 3}}));
     let record = world.engine.execution(world.organization, id).await;
     assert_eq!(record.expect("stored").inputs.events, []);
+    // A retry waits for an event of its own.
+    let retried = world.engine.retry(world.control(id), Default::default());
+    let retried = retried.await.expect("starts").record.execution.id;
+    until_waits(&world, retried, WaitKind::Event).await;
     let late = world.engine.notify(world.control(id), paid()).await;
     assert!(
         matches!(late, Err(EngineError::InvalidTransition { .. })),

@@ -28,7 +28,7 @@ pub(crate) struct Execution {
     workflow_version: u32,
     #[schema(value_type = Uuid)]
     organization_id: OrganizationId,
-    /// What people call the execution, by the workflow's `settings.title`.
+    /// The execution's title for people, made from the workflow's `settings.title`.
     #[schema(value_type = Option<String>)]
     title: Option<Arc<str>>,
     #[schema(value_type = names::Status)]

@@ -182,7 +182,7 @@ pub(crate) struct ResumeBody {
     #[schema(value_type = Option<Vec<HashMap<String, Value>>>, max_items = 200)]
     #[serde(default)]
     patch: Option<Vec<Value>>,
-    /// What the caller knows to be lost by the call.
+    /// The losses that the caller accepts.
     #[schema(value_type = Option<Vec<names::Loss>>)]
     #[serde(default)]
     acknowledge: Option<Vec<String>>,

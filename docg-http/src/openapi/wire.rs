@@ -93,7 +93,7 @@ pub(crate) struct RecommendedAction {
     call: Option<ActionCall>,
     /// The values that a person has to give.
     inputs: Vec<ActionInput>,
-    /// What is lost by the call. To go on, send the same names as `acknowledge` in the body.
+    /// The losses that the call causes. To accept them, send the same names as `acknowledge` in the body.
     loses: Vec<Loss>,
 }
 
@@ -222,7 +222,7 @@ pub(crate) struct WorkflowDraft {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingsDraft {
-    /// What people call an execution: a text with `{{trigger.…}}`. Null gives executions no title.
+    /// The title of executions for people: a text with `{{trigger.…}}`. Null gives executions no title.
     #[serde(default)]
     #[schema(example = "Contract {{trigger.contract.number}}")]
     title: Option<String>,

@@ -1,4 +1,4 @@
-//! What people are waited for: open signature requests and pending approvals.
+//! The lists of open signature requests and pending approvals.
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use docg_core::{

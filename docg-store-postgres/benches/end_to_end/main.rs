@@ -61,7 +61,7 @@ struct Measured {
     rounds: Vec<Line>,
 }
 
-/// What every measurement needs.
+/// The parts that every measurement uses.
 struct Bench {
     url: String,
     pool: PgPool,

@@ -14,7 +14,7 @@ use crate::{
     report::Details,
 };
 
-/// What a peer prints.
+/// The figures that a peer prints.
 #[derive(Deserialize)]
 struct Figures {
     executions: usize,

@@ -1,4 +1,4 @@
-//! What could become slower when there is much: claims, executions beside many others, purges, and organizations
+//! Work that could become slower in a full database: claims, executions, purges, and the executions of organizations
 //! beside one with a backlog.
 
 use std::{

@@ -1,4 +1,4 @@
-//! What a search of executions compares, in the form of PostgreSQL's text search.
+//! The words of an execution that a search compares, in the form of PostgreSQL's text search.
 
 use std::fmt::Write as _;
 

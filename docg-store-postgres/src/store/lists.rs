@@ -57,7 +57,7 @@ impl Number {
     }
 }
 
-/// What the text of a statement depends on.
+/// The choices that determine the text of a statement.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Shape {
     /// The order of a list; `None` for a count.

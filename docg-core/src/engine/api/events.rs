@@ -144,15 +144,17 @@ impl Engine {
         actor: Actor,
         mut event: NamedEvent,
     ) -> Result<Vec<ExecutionId>, EngineError> {
-        let of_key = event
-            .key
-            .is_none()
-            .then(|| FieldFault::new("/key", "required", Text::key("fault-blank")));
-        refuse_faults(event.faults().into_iter().chain(of_key))?;
+        let mut faults = event.faults();
+        let Some(key) = event.key.clone() else {
+            let text = Text::key("fault-blank");
+            faults.push(FieldFault::new("/key", "required", text));
+            return Err(EngineError::InvalidInput(faults));
+        };
+        refuse_faults(faults)?;
         let query = AwaitingQuery {
             organization_id: organization,
             name: event.name.clone(),
-            key: event.key.clone().unwrap_or_default(),
+            key,
             limit: AwaitingQuery::MOST,
         };
         let mut reached = Vec::new();

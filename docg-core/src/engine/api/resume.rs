@@ -69,7 +69,7 @@ pub struct Repair {
     pub nodes: Map<String, Value>,
     /// The operations of a JSON Patch (RFC 6902) over `{"trigger_data": …, "nodes": …}`.
     pub patch: Vec<Value>,
-    /// What the person knows to be lost by the resume, by name: see
+    /// The losses that the person accepts, by name: see
     /// [`RecommendedAction::loses`](crate::actions::RecommendedAction::loses).
     pub acknowledge: Vec<String>,
     /// What the person found out about an effect whose outcome is unknown. It is required if the outcome of

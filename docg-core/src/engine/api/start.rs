@@ -110,15 +110,19 @@ impl StartRequest {
 
     /// The part of the request that must be equal in a repeat: what it asks for, without who asks and when.
     fn content(&self) -> Value {
-        json!({
+        let mut content = json!({
             "call": "start",
             "workflow_id": self.workflow_id,
             "trigger_data": self.trigger_data,
             "trigger_type": self.trigger_type,
             "dry_run": self.dry_run,
             "until_phase": self.until_phase,
-            "start_at": self.start_at,
-        })
+        });
+        // Left out if it is absent, so that a repeat is known to a version that did not know this field.
+        if let Some(start) = self.start_at {
+            content["start_at"] = json!(start);
+        }
+        content
     }
 }
 
@@ -296,10 +300,14 @@ impl Engine {
             Some(from) => self.reusable(&request, from).await?,
             None => Vec::new(),
         };
-        let mut inputs = (**inputs).clone();
-        if let Some(data) = how.trigger_data {
-            inputs.trigger_data = data.into();
-        }
+        // The retry starts at once, and waits for events of its own.
+        let inputs = Inputs {
+            trigger_data: how
+                .trigger_data
+                .map_or_else(|| Arc::clone(&inputs.trigger_data), Arc::new),
+            node_overrides: inputs.node_overrides.clone(),
+            ..Inputs::default()
+        };
         let correlation_id = how
             .correlation_id
             .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);

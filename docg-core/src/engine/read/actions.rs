@@ -15,7 +15,7 @@ use crate::{
 /// The name of what is lost when a step that asked for signatures asks again: the signatures already given.
 pub const SIGNATURES_LOST: &str = "signatures_lost";
 
-/// What a resume of the execution would lose, by name.
+/// The losses that a resume of the execution would cause, by name.
 pub(in crate::engine) fn losses(execution: &Execution) -> Vec<&'static str> {
     let waiting = execution.waiting_for.as_ref();
     let review = waiting.filter(|waiting| waiting.kind == WaitKind::Review);
