@@ -112,6 +112,7 @@ pub fn node(key: [u8; 32], notifier: Arc<dyn ApprovalNotifier>) -> Handler {
         .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .param(ParamSpec::optional("on_expiry", on_expiry))
         .outputs(["decision", "decided_by", "comment"])
+        .without_document()
         // After a crash the step invites the approvers again, with the same tokens, and then waits. The
         // repeated invitations do no harm.
         .safe_to_repeat()

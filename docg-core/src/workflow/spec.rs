@@ -18,6 +18,9 @@ pub struct NodeSpec {
     pub outputs: Outputs,
     /// How safe it is to repeat the effect.
     pub effect: EffectClass,
+    /// True if a successful step is about a document, as its phase says: it made, saved or sent one. The audit trail
+    /// records that.
+    pub has_document: bool,
     /// The timeout of one attempt in milliseconds, if the node sets none.
     pub timeout_ms: u64,
 }
@@ -32,6 +35,7 @@ impl NodeSpec {
             params: Vec::new(),
             outputs: Outputs::Any,
             effect: EffectClass::Once,
+            has_document: true,
             timeout_ms: 60_000,
         }
     }
@@ -68,6 +72,13 @@ impl NodeSpec {
     #[must_use]
     pub fn safe_to_repeat(mut self) -> Self {
         self.effect = EffectClass::Repeatable;
+        self
+    }
+
+    /// Declares that steps are about no document, whatever their phase: they ask people, or wait.
+    #[must_use]
+    pub fn without_document(mut self) -> Self {
+        self.has_document = false;
         self
     }
 

@@ -25,6 +25,7 @@ pub fn until() -> Handler {
         .param(ParamSpec::optional("until", ParamKind::Text))
         .param(ParamSpec::optional("for_ms", ParamKind::Duration))
         .outputs(["until"])
+        .without_document()
         .safe_to_repeat();
     effect(spec, |context, moment: Moment| async move {
         Ok(StepOutcome::Wait(Wait::Until(match moment {
@@ -51,6 +52,7 @@ pub fn event() -> Handler {
         .param(ParamSpec::optional("key", ParamKind::Text))
         .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .outputs(["name", "payload"])
+        .without_document()
         .safe_to_repeat();
     effect(spec, |context, params: EventParams| async move {
         let expires = params.expires_in_ms;

@@ -76,11 +76,10 @@ pub(super) fn succeed(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
     });
     let text = Text::key("log-step-completed").with("label", &node.label);
     draft.log_step(LogLevel::Ok, &node, text, None);
-    // An approval neither makes nor sends a document, whatever its phase.
-    let approval = draft.state().approval.as_ref();
-    let is_approval = approval.is_some_and(|approval| approval.node_id == node.id);
+    let handler = draft.env.registry.get(&node.node_type);
+    let has_document = handler.is_none_or(|handler| handler.spec().has_document);
     let action = match node.phase {
-        _ if is_approval => None,
+        _ if !has_document => None,
         Phase::Render => Some(actions::DOCUMENT_GENERATED),
         Phase::Save => Some(actions::DOCUMENT_SAVED),
         Phase::Delivery => Some(actions::DOCUMENT_SENT),

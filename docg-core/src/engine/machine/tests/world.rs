@@ -105,7 +105,15 @@ fn registry() -> Registry {
     registry.add(effect(spec("save", Phase::Save).safe_to_repeat(), nothing).into());
     registry.add(effect(spec("send", Phase::Delivery), nothing).into());
     registry.add(effect(spec("sign", Phase::Signature), nothing).into());
-    registry.add(effect(spec("approval", Phase::Delivery).any_phase(), nothing).into());
+    registry.add(
+        effect(
+            spec("approval", Phase::Delivery)
+                .any_phase()
+                .without_document(),
+            nothing,
+        )
+        .into(),
+    );
     registry
 }
 
