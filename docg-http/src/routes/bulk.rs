@@ -132,8 +132,8 @@ impl Asked {
                 // A task of its own, because the execution may take the call later than this waits.
                 let call = tokio::spawn(apply(engine, caller, request, command, reason));
                 match tokio::time::timeout(PATIENCE, call).await {
-                    Ok(Ok(result)) => result,
-                    Ok(Err(_)) => Err(EngineError::NotFound("execution")),
+                    Ok(Ok(result)) => Ok(result?),
+                    Ok(Err(panicked)) => Err(Problem::internal(panicked)),
                     Err(_) => Ok(()),
                 }
             }
@@ -145,7 +145,7 @@ impl Asked {
                 Ok(()) => applied += 1,
                 Err(error) => refused.push(Refused {
                     id: *id,
-                    code: Problem::from(error).reason(),
+                    code: error.reason(),
                 }),
             }
         }
